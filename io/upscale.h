@@ -1,0 +1,25 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef DUSK_IO_UPSCALE_H
+#define DUSK_IO_UPSCALE_H
+
+/* Depth up-scaling of a checkpoint file: a new one whose layers are a remap of the
+ * source's, by copy, or by link (HDF5 virtual datasets; no weight is copied). */
+
+#include <stdbool.h>
+
+#include "mpi/comm.h"
+#include "src/base/log.h"
+
+struct upscale_options {
+    const char *checkpoint, *output;
+    const char *layers; /* "0:24,8:32"; or NULL and */
+    int drop;           /* SOLAR's m */
+    bool link, force;
+};
+
+/* The optimizer's state is not carried over. -1 with err set on every rank, nothing
+ * left behind. Collective. */
+int upscale(struct comm *c, const struct log *log, const struct upscale_options *o,
+            struct err *err);
+
+#endif

@@ -1,0 +1,101 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef DUSK_CONFIG_RUN_H
+#define DUSK_CONFIG_RUN_H
+
+/* A run file, checked and typed. The schema (src/config/schema.h) lists every key once:
+ * path, type, range, default, one line of explanation; reading, the reference file, the
+ * resolved copy in the run folder and the comparison on resume all come from it. */
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "src/base/err.h"
+
+enum run_schedule { RUN_CONSTANT, RUN_LINEAR, RUN_COSINE, RUN_WSD };
+enum run_decay_shape { RUN_DECAY_COSINE, RUN_DECAY_LINEAR, RUN_DECAY_SQRT };
+enum run_pipe { RUN_GPIPE, RUN_1F1B };
+
+struct run_set {
+    char *path;
+    double weight;
+    char *name;
+}; /* weight: train; name: valid */
+
+struct run_shape { /* model.shape, for init: random; HF names as keys */
+    int layers, hidden, ff, heads, kv_heads, head_dim, vocab, max_positions, window;
+    double rope_theta, norm_eps;
+    bool tied;
+};
+
+struct run {
+    struct {
+        char *name, *dir;
+        uint64_t seed;
+    } run;
+    struct {
+        char *init;   /* a checkpoint's path, or NULL for random */
+        char *layers; /* "0:24,8:32", or NULL */
+        bool has_shape;
+        struct run_shape shape;
+        double init_std; /* random: standard deviation of matrices */
+        char *tokenizer; /* random: checkpoint or tokenizer.model that it goes with, or
+                            NULL */
+    } model;
+    struct {
+        int train_sets, valid_sets;
+        struct run_set *train, *valid;
+        int seq_len;
+        bool shuffle;
+    } data;
+    struct {
+        int64_t steps, tokens; /* one of both; the other is 0 */
+        int global_batch, micro_batch;
+    } train;
+    struct {
+        double lr, min_lr;
+        enum run_schedule schedule;
+        int64_t warmup, decay;
+        enum run_decay_shape decay_shape;
+        double beta1, beta2, eps, weight_decay, clip;
+    } optim;
+    struct {
+        int pipeline, data; /* data 0: ranks / pipeline */
+        enum run_pipe schedule;
+        int split_n; /* 0: auto */
+        int *split;
+    } parallel;
+    struct {
+        int64_t every, batches;
+    } eval; /* every 0: never; batches 0: all */
+    struct {
+        int64_t every, keep, keep_every; /* every 0: only at the end; keep 0: all */
+        char *resume;                    /* "auto", "never" or a path */
+        int resume_allow_n;
+        char **resume_allow;
+    } checkpoint;
+    struct {
+        int64_t every;
+    } log;
+};
+
+/* Reads a run file and the --set overrides ("a.b=VALUE", VALUE is YAML), checks keys,
+ * types, ranges and combinations. -1 with err set (ERR_USAGE; ERR_INPUT if the file is
+ * missing is ERR_USAGE too): "file.yaml:12:3: ..." or "--set a.b: ...". run_fini frees.
+ * Local. */
+int run_read(struct run *r, const char *path, const char *const *sets, int sets_n,
+             struct err *err);
+void run_fini(struct run *r);
+
+/* The whole run as YAML, every key with its value, in schema order: owned (free).
+ * Reading it back gives the same run. */
+char *run_format(const struct run *r, struct err *err);
+
+/* One key's value as text ("data.seq_len" -> "512"), owned (free); lists and maps in
+ * YAML's flow style. NULL with err set for an unknown key. */
+char *run_value(const struct run *r, const char *key, struct err *err);
+
+/* Optimizer steps of the run: train.steps, or train.tokens rounded up to whole steps.
+ */
+int64_t run_steps(const struct run *r);
+
+#endif

@@ -1,0 +1,84 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef DUSK_MODEL_STAGE_H
+#define DUSK_MODEL_STAGE_H
+
+/* One pipeline stage's part of the model: a range of layers, perhaps the embedding
+ * before them, perhaps final norm, head and loss after them; forward and backward.
+ *
+ * Weights and gradient sums belong to the caller (see src/param/slab.h); a stage reads
+ * the one and adds to the other. What the backward pass needs of the forward pass is
+ * kept in a slot, one for each micro-batch in flight. All memory is taken at creation:
+ * no call below allocates. All local; each uses all OpenMP threads, and its bits do not
+ * depend on their number, on the slot, nor on how layers are split over stages.
+ *
+ * Formulas: transformers' modeling_llama.py; attention, Vaswani et al. 2017; grouped
+ * queries, arXiv 2305.13245; rotary embedding, arXiv 2104.09864; RMSNorm, arXiv
+ * 1910.07467; SwiGLU, arXiv 2002.05202. */
+
+#include <stdint.h>
+
+#include "src/gemm/gemm.h"
+#include "src/model/rows.h"
+#include "src/param/shape.h"
+#include "src/param/slab.h"
+
+struct stage;
+
+struct stage_spec {
+    const struct model_shape *shape; /* copied */
+    int first_layer, layers;
+    bool embed, head;
+    int max_rows;   /* rows of the largest micro-batch */
+    int max_length; /* rows of the longest segment */
+    int slots;      /* micro-batches in flight, >= 1 */
+    bool training;  /* false: forward only, slots keep nothing (one is enough) */
+};
+
+/* Bytes that stage_create will take. */
+int64_t stage_bytes(const struct stage_spec *spec);
+
+/* weights and grads are the slab's arrays, borrowed; grads may be NULL if not training.
+ * Owned; NULL with err set (no memory). */
+struct stage *stage_create(const struct stage_spec *spec, const struct slab *slab,
+                           const float *weights, float *grads, const struct gemm *gemm,
+                           struct err *err);
+void stage_destroy(struct stage *s); /* NULL is fine */
+
+/* Loss of the rows of a head stage. */
+struct stage_loss {
+    const int32_t
+        *target;      /* [rows] id that each row should predict, < 0: not counted */
+    float grad_scale; /* d(objective)/d(row loss): 1 / counted tokens of the step */
+    double *nll;      /* out, [segments]: sum of counted rows' cross-entropy, in nats,
+                         added in row order in double */
+    float
+        *row_nll; /* out, [rows] or NULL: each row's cross-entropy, 0 if not counted */
+};
+
+/* Runs micro-batch `slot` forward.
+ * Embedding stage: ids [rows], each in [0, V); in is NULL. Else in [rows, D], ids NULL.
+ * Without head: out [rows, D] is written. With head: out is NULL and loss is required;
+ * when training, the gradient of sum(grad_scale x row loss) by the head's weight is
+ * added to the grads at once and that by the normed rows is kept in the slot. `in` must
+ * stay unchanged until the slot's backward. */
+void stage_forward(struct stage *s, int slot, const struct rows *rows,
+                   const int32_t *ids, const float *in, float *out,
+                   const struct stage_loss *loss);
+
+/* Runs the slot's micro-batch backward, adding to the grads. dout [rows, D] is the
+ * gradient of out (NULL for a head stage); din [rows, D] that of in (NULL for an
+ * embedding stage). */
+void stage_backward(struct stage *s, int slot, const float *dout, float *din);
+
+/* Logits [n, V] of rows [row, row + n) of a head stage's latest forward in this slot
+ * (training stages keep them, forward-only ones until the next call). For tests and
+ * sampling. */
+void stage_logits(const struct stage *s, int slot, int row, int n, float *logits);
+
+/* Residual stream after layer `layer` of the model in the latest forward of the slot,
+ * [rows, D], valid until the slot's next forward or backward; NULL if the stage does
+ * not hold it or keeps none (not training). layer = first_layer + layers asks for the
+ * final norm's output. */
+const float *stage_residual(const struct stage *s, int slot, int layer);
+
+#endif

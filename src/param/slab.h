@@ -1,0 +1,42 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef DUSK_PARAM_SLAB_H
+#define DUSK_PARAM_SLAB_H
+
+/* Where the tensors of one stage lie in its flat arrays.
+ *
+ * A stage keeps one array of weights and one of gradient sums. The slab lists, in table
+ * order, each tensor that the stage works with and its first element in both arrays;
+ * starts are multiples of 16 elements (64 bytes in fp32).
+ *
+ * Tied models: the head reads embed_tokens but sums a gradient of its own. The last
+ * stage's slab therefore has one more entry, `tied_head`, for embed_tokens: with its
+ * own gradient, and its own copy of the weight unless the stage also holds the
+ * embedding (then weight_at is that of the embedding). The optimizer adds the two
+ * gradient sums, embedding + head, at every pipeline size. Pure, local. */
+
+#include "src/param/table.h"
+
+struct slab_entry {
+    struct tensor tensor;
+    int64_t weight_at, grad_at; /* first element in the stage's arrays */
+    bool tied_head;             /* the head's use of embed_tokens */
+};
+
+struct slab {
+    int entries;
+    struct slab_entry *entry; /* owned */
+    int64_t weights, grads;   /* elements of each array, gaps included */
+};
+
+/* Layers [first, first + layers), embedding and head as flagged (the head brings norm
+ * and lm_head or the tied head). 0, or -1 with err set (no memory). */
+int slab_init(struct slab *slab, const struct model_shape *s, int first, int layers,
+              bool embed, bool head, struct err *err);
+void slab_fini(struct slab *slab);
+
+/* The entry of a role (and layer), NULL if the stage does not hold it. tied_head asks
+ * for the head's entry of a tied model. */
+const struct slab_entry *slab_find(const struct slab *slab, enum tensor_role r,
+                                   int layer, bool tied_head);
+
+#endif
