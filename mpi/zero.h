@@ -22,8 +22,9 @@
 struct zero;
 
 /* slab, weights and grads are this stage's and borrowed. Takes both moments of the
- * owned elements (zeroed) and piece buffers. Owned; NULL with err set. Collective over
- * world. */
+ * owned elements (zeroed) and piece buffers. grads NULL (evaluation): no
+ * moments either, zero_update is not to be called. Owned; NULL with err set. Collective
+ * over world. */
 struct zero *zero_create(const struct grid *grid, const struct slab *slab,
                          const struct model_shape *shape, float *weights, float *grads,
                          struct err *err);

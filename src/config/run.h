@@ -84,6 +84,10 @@ struct run {
  * Local. */
 int run_read(struct run *r, const char *path, const char *const *sets, int sets_n,
              struct err *err);
+
+/* The same from text in memory, without overrides; `name` stands for the file in
+ * messages. (Rank 0 reads the file; the others parse its run_format.) Local. */
+int run_parse(struct run *r, const char *name, const char *text, struct err *err);
 void run_fini(struct run *r);
 
 /* The whole run as YAML, every key with its value, in schema order: owned (free).
