@@ -8,9 +8,10 @@
 #include "src/param/shape.h"
 
 /* Fills layers[stages], each >= 1, summing to s->layers, so that the slowest stage's
- * floating-point operations for one sequence of seq_len tokens are least (a dynamic
- * programme over stages; ties give the earlier stages more). 0, or -1 with err set
- * (ERR_USAGE) if there are more stages than layers. */
+ * floating-point operations for one sequence of seq_len tokens are least: layers are
+ * equal jobs, so giving each in turn to the stage that stays least loaded (the earlier
+ * one of equals) is optimal. 0, or -1 with err set (ERR_USAGE) if there are more stages
+ * than layers. */
 int split_auto(const struct model_shape *s, int stages, int seq_len, int *layers,
                struct err *err);
 
