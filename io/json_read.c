@@ -1,0 +1,173 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "io/json_read.h"
+
+#include "src/base/file.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+const char *text_printable(char *to, size_t size, const char *from)
+{
+    size_t n = 0;
+    for (; from[n] && n + 1 < size; n++)
+        to[n] = (unsigned char)from[n] < 0x20 || from[n] == 0x7f ? '?' : from[n];
+    to[n] = 0;
+    if (from[n] && n >= 3) {
+        while (n > 3 && ((unsigned char)to[n - 3] & 0xc0) == 0x80)
+            n--; /* not in the middle of a UTF-8 character */
+        memcpy(to + n - 3, "...", 4);
+    }
+    return to;
+}
+
+json_t *json_read_text(const char *text, size_t bytes, const char *where,
+                       struct err *err)
+{
+    json_error_t e;
+    json_t *value = json_loadb(text, bytes, JSON_REJECT_DUPLICATES, &e);
+    if (!value) {
+        char what[sizeof e.text];
+        err_set(err, ERR_INPUT, "%s: not valid JSON: line %d, column %d: %s", where,
+                e.line, e.column, text_printable(what, sizeof what, e.text));
+        return NULL;
+    }
+    if (!json_is_object(value)) {
+        char what[64];
+        json_read_describe(value, what, sizeof what);
+        err_set(err, ERR_INPUT, "%s: expected a JSON object, found %s", where, what);
+        json_decref(value);
+        return NULL;
+    }
+    return value;
+}
+
+json_t *json_read_file(const char *path, size_t limit, struct err *err)
+{
+    size_t bytes;
+    char *text = file_read(path, limit, &bytes, err);
+    if (!text)
+        return NULL;
+    json_t *value = json_read_text(text, bytes, path, err);
+    free(text);
+    return value;
+}
+
+void json_read_describe(const json_t *value, char *text, size_t size)
+{
+    char short_text[40];
+    switch (json_typeof(value)) {
+    case JSON_OBJECT:
+        snprintf(text, size, "an object");
+        break;
+    case JSON_ARRAY:
+        snprintf(text, size, "a list");
+        break;
+    case JSON_STRING:
+        snprintf(
+            text, size, "the string \"%s\"",
+            text_printable(short_text, sizeof short_text, json_string_value(value)));
+        break;
+    case JSON_INTEGER:
+        snprintf(text, size, "%lld", (long long)json_integer_value(value));
+        break;
+    case JSON_REAL:
+        snprintf(text, size, "the real number %.17g", json_real_value(value));
+        break;
+    case JSON_TRUE:
+        snprintf(text, size, "true");
+        break;
+    case JSON_FALSE:
+        snprintf(text, size, "false");
+        break;
+    case JSON_NULL:
+        snprintf(text, size, "null");
+        break;
+    }
+}
+
+/* The value of a key, NULL if it is absent or null. 0, or -1 if it must be there. */
+static int fetch(const json_t *object, const char *key, const char *where, bool *given,
+                 const json_t **value, struct err *err)
+{
+    const json_t *v = json_object_get(object, key);
+    if (v && json_is_null(v))
+        v = NULL;
+    *value = v;
+    if (given)
+        *given = v != NULL;
+    else if (!v)
+        return err_set(err, ERR_INPUT, "%s: key \"%s\" is missing", where, key);
+    return 0;
+}
+
+static int wrong_type(const json_t *v, const char *key, const char *where,
+                      const char *expected, struct err *err)
+{
+    char found[64];
+    json_read_describe(v, found, sizeof found);
+    return err_set(err, ERR_INPUT, "%s: %s: expected %s, found %s", where, key,
+                   expected, found);
+}
+
+int json_read_int(const json_t *object, const char *key, const char *where, int64_t min,
+                  int64_t max, int64_t *value, bool *given, struct err *err)
+{
+    const json_t *v;
+    if (fetch(object, key, where, given, &v, err))
+        return -1;
+    if (!v)
+        return 0;
+    if (!json_is_integer(v))
+        return wrong_type(v, key, where, "a whole number", err);
+    int64_t i = json_integer_value(v);
+    if (i < min || i > max)
+        return err_set(err, ERR_INPUT,
+                       "%s: %s: expected a whole number from %lld to %lld, found %lld",
+                       where, key, (long long)min, (long long)max, (long long)i);
+    *value = i;
+    return 0;
+}
+
+int json_read_number(const json_t *object, const char *key, const char *where,
+                     double *value, bool *given, struct err *err)
+{
+    const json_t *v;
+    if (fetch(object, key, where, given, &v, err))
+        return -1;
+    if (!v)
+        return 0;
+    if (!json_is_number(v) || !isfinite(json_number_value(v)))
+        return wrong_type(v, key, where, "a number", err);
+    *value = json_number_value(v);
+    return 0;
+}
+
+int json_read_bool(const json_t *object, const char *key, const char *where,
+                   bool *value, bool *given, struct err *err)
+{
+    const json_t *v;
+    if (fetch(object, key, where, given, &v, err))
+        return -1;
+    if (!v)
+        return 0;
+    if (!json_is_boolean(v))
+        return wrong_type(v, key, where, "true or false", err);
+    *value = json_is_true(v);
+    return 0;
+}
+
+int json_read_string(const json_t *object, const char *key, const char *where,
+                     const char **value, bool *given, struct err *err)
+{
+    const json_t *v;
+    if (fetch(object, key, where, given, &v, err))
+        return -1;
+    if (!v)
+        return 0;
+    if (!json_is_string(v))
+        return wrong_type(v, key, where, "a string", err);
+    *value = json_string_value(v);
+    return 0;
+}
