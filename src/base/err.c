@@ -43,7 +43,9 @@ int err_prefix(struct err *err, const char *format, ...)
     vsnprintf(text, sizeof text, format, ap);
     va_end(ap);
     size_t used = strlen(text);
-    snprintf(text + used, sizeof text - used, ": %s", err->text);
+    int room = (int)(sizeof text - used) - (int)sizeof ": " + 1;
+    if (room > 0)
+        snprintf(text + used, sizeof text - used, ": %.*s", room - 1, err->text);
     memcpy(err->text, text, sizeof text);
     return -1;
 }
