@@ -12,6 +12,14 @@ const char *schedule_name(enum schedule_kind k)
     return names[k];
 }
 
+const char *pipe_op_name(enum pipe_op_kind k)
+{
+    static const char *const names[] = {"forward",       "backward",
+                                        "send_forward",  "recv_forward",
+                                        "send_backward", "recv_backward"};
+    return names[k];
+}
+
 static int at_most(int a, int b)
 {
     return a < b ? a : b;

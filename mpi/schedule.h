@@ -10,8 +10,8 @@
  *          arXiv 2006.09503)
  *   forward  forwards only, for evaluation
  *
- * Backwards run in rising micro-batch order in every schedule, so that gradient sums,
- * and all results, have the same bits. Pure, local. */
+ * Forwards and backwards run in rising micro-batch order in every schedule, so that
+ * gradient sums, and all results, have the same bits. Pure, local. */
 
 #include "src/base/err.h"
 
@@ -40,19 +40,24 @@ struct schedule {
 };
 
 const char *schedule_name(enum schedule_kind k); /* "gpipe", "1f1b", "forward" */
+const char *pipe_op_name(enum pipe_op_kind k);   /* "forward", "send_forward", ... */
 
 /* stages >= 1, micro_batches >= 1. 0, or -1 with err set (no memory). */
 int schedule_init(struct schedule *s, enum schedule_kind kind, int stages,
                   int micro_batches, struct err *err);
 void schedule_fini(struct schedule *s);
 
+/* Buffers of each stage for outputs, and for gradients of either direction: one is
+ * filled while the other is on its way. */
+enum { SCHEDULE_BUFFERS = 2 };
+
 /* Proves a table: every stage runs each micro-batch's forward once and (but for
- * `forward`) backward once, backwards rising; each input is received before use and
- * each output sent once after it is made; sends and receives between two stages match
- * in order; no deadlock when a send completes only at its receive, at most two sends of
- * one direction are outstanding, and a slot's buffers wait for their sends; never more
- * than slots[s] micro-batches alive. 0, or -1 with err set naming stage, operation and
- * micro-batch. */
+ * `forward`) backward once, each operation in rising order; each input is received
+ * before use and each output sent once after it is made, so that sends and receives
+ * between two stages match in order; never more than slots[s] micro-batches alive (from
+ * the arrival of the input to the end of the last computation); no deadlock when a send
+ * completes only at its receive and outputs and gradients have SCHEDULE_BUFFERS buffers
+ * each. 0, or -1 with err set naming stage, operation and micro-batch. */
 int schedule_check(const struct schedule *s, struct err *err);
 
 #endif

@@ -1,0 +1,285 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "mpi/schedule.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+static const enum schedule_kind kinds[] = {SCHEDULE_GPIPE, SCHEDULE_1F1B,
+                                           SCHEDULE_FORWARD};
+enum { KINDS = 3 };
+
+static int smaller(int a, int b)
+{
+    return a < b ? a : b;
+}
+
+static void every_table_passes_its_check(void **state)
+{
+    (void)state;
+    int tables = 0;
+    for (int k = 0; k < KINDS; k++)
+        for (int p = 1; p <= 16; p++)
+            for (int m = 1; m <= 64; m++) {
+                struct err err = {0};
+                struct schedule s;
+                assert_int_equal(schedule_init(&s, kinds[k], p, m, &err), 0);
+                if (schedule_check(&s, &err))
+                    fail_msg("p = %d, m = %d: %s", p, m, err.text);
+                for (int i = 0; i < p; i++) {
+                    int want = kinds[k] == SCHEDULE_GPIPE  ? m
+                               : kinds[k] == SCHEDULE_1F1B ? smaller(p - i, m)
+                                                           : smaller(2, m);
+                    assert_int_equal(s.slots[i], want);
+                }
+                schedule_fini(&s);
+                tables++;
+            }
+    printf("# %d tables proven\n", tables);
+}
+
+/* The orders of the papers, spelt out: F and B of each stage. */
+static void orders_are_those_of_the_papers(void **state)
+{
+    (void)state;
+    static const struct {
+        enum schedule_kind kind;
+        int stages, micro_batches, stage;
+        const char *order;
+    } rows[] = {
+        {SCHEDULE_GPIPE, 2, 3, 0, "F0F1F2B0B1B2"},
+        {SCHEDULE_1F1B, 1, 3, 0, "F0B0F1B1F2B2"},
+        {SCHEDULE_1F1B, 4, 5, 0, "F0F1F2F3B0F4B1B2B3B4"},
+        {SCHEDULE_1F1B, 4, 5, 2, "F0F1B0F2B1F3B2F4B3B4"},
+        {SCHEDULE_1F1B, 4, 5, 3, "F0B0F1B1F2B2F3B3F4B4"},
+        {SCHEDULE_1F1B, 4, 2, 0, "F0F1B0B1"},
+        {SCHEDULE_FORWARD, 3, 4, 1, "F0F1F2F3"},
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        struct err err = {0};
+        struct schedule s;
+        char order[256] = "";
+        assert_int_equal(schedule_init(&s, rows[i].kind, rows[i].stages,
+                                       rows[i].micro_batches, &err),
+                         0);
+        for (int at = 0; at < s.ops[rows[i].stage]; at++) {
+            struct pipe_op op = s.op[rows[i].stage][at];
+            size_t used = strlen(order);
+            if (op.kind == PIPE_FORWARD || op.kind == PIPE_BACKWARD)
+                snprintf(order + used, sizeof order - used, "%c%d",
+                         op.kind == PIPE_FORWARD ? 'F' : 'B', op.micro_batch);
+        }
+        assert_string_equal(order, rows[i].order);
+        schedule_fini(&s);
+    }
+}
+
+static int find(const struct schedule *s, int stage, enum pipe_op_kind kind,
+                int micro_batch)
+{
+    for (int at = 0; at < s->ops[stage]; at++)
+        if (s->op[stage][at].kind == kind &&
+            s->op[stage][at].micro_batch == micro_batch)
+            return at;
+    fail_msg("no %s of %d", pipe_op_name(kind), micro_batch);
+    return -1;
+}
+
+static void move(struct schedule *s, int stage, int from, int to)
+{
+    struct pipe_op *ops = s->op[stage], op = ops[from];
+    if (from < to)
+        memmove(ops + from, ops + from + 1, sizeof op * (size_t)(to - from));
+    else
+        memmove(ops + to + 1, ops + to, sizeof op * (size_t)(from - to));
+    ops[to] = op;
+}
+
+static void drop(struct schedule *s, int stage, int at)
+{
+    move(s, stage, at, s->ops[stage] - 1);
+    s->ops[stage]--;
+}
+
+enum change { DROP, TWICE, BEFORE, SLOTS, KIND };
+
+static void each_fault_is_refused_by_name(void **state)
+{
+    (void)state;
+    static const struct {
+        enum schedule_kind kind;
+        int stage; /* of 4, with 6 micro-batches */
+        enum change change;
+        enum pipe_op_kind op;
+        int micro_batch;
+        enum pipe_op_kind other; /* BEFORE: moved in front of this; KIND: becomes it */
+        int other_micro_batch;
+        const char *stage_named, *named;
+    } rows[] = {
+        {SCHEDULE_1F1B, 1, DROP, PIPE_FORWARD, 5, 0, 0, "stage 1",
+         "send_forward of micro-batch 5): needs forward first"},
+        {SCHEDULE_GPIPE, 1, DROP, PIPE_FORWARD, 2, 0, 0, "stage 1",
+         "send_forward of micro-batch 2): needs forward first"},
+        {SCHEDULE_1F1B, 0, DROP, PIPE_SEND_FORWARD, 5, 0, 0, "stage 0",
+         "send_forward of micro-batch 5 is missing"},
+        {SCHEDULE_GPIPE, 3, DROP, PIPE_BACKWARD, 5, 0, 0, "stage 3",
+         "(send_backward of micro-batch 5): needs backward first"},
+        {SCHEDULE_1F1B, 2, DROP, PIPE_RECV_BACKWARD, 3, 0, 0, "stage 2",
+         "(backward of micro-batch 3): needs recv_backward first"},
+        {SCHEDULE_FORWARD, 2, DROP, PIPE_RECV_FORWARD, 4, 0, 0, "stage 2",
+         "(forward of micro-batch 4): needs recv_forward first"},
+        {SCHEDULE_1F1B, 1, TWICE, PIPE_BACKWARD, 2, 0, 0, "stage 1",
+         "(backward of micro-batch 2): was done before"},
+        {SCHEDULE_GPIPE, 0, TWICE, PIPE_SEND_FORWARD, 0, 0, 0, "stage 0",
+         "(send_forward of micro-batch 0): was done before"},
+        {SCHEDULE_GPIPE, 3, BEFORE, PIPE_BACKWARD, 2, PIPE_BACKWARD, 1, "stage 3",
+         "(backward of micro-batch 2): micro-batch 1 must come first"},
+        {SCHEDULE_1F1B, 1, BEFORE, PIPE_SEND_BACKWARD, 2, PIPE_BACKWARD, 2, "stage 1",
+         "(send_backward of micro-batch 2): needs backward first"},
+        {SCHEDULE_1F1B, 3, BEFORE, PIPE_BACKWARD, 2, PIPE_FORWARD, 2, "stage 3",
+         "(backward of micro-batch 2): needs forward first"},
+        {SCHEDULE_1F1B, 1, BEFORE, PIPE_FORWARD, 3, PIPE_RECV_FORWARD, 3, "stage 1",
+         "(forward of micro-batch 3): needs recv_forward first"},
+        {SCHEDULE_GPIPE, 0, BEFORE, PIPE_FORWARD, 2, PIPE_SEND_FORWARD, 0, "stage 0",
+         "(forward of micro-batch 2): micro-batch 1 must come first"},
+        {SCHEDULE_1F1B, 0, SLOTS, 0, 0, 0, 0, "stage 0",
+         "(forward of micro-batch 3): 4 micro-batches alive in 3 slots"},
+        {SCHEDULE_GPIPE, 2, SLOTS, 0, 0, 0, 0, "stage 2",
+         "(recv_forward of micro-batch 5): 6 micro-batches alive in 5 slots"},
+        {SCHEDULE_1F1B, 3, SLOTS, 0, 0, 0, 0, "stage 3", "alive in 0 slots"},
+        {SCHEDULE_1F1B, 3, KIND, PIPE_BACKWARD, 0, PIPE_RECV_BACKWARD, 0, "stage 3",
+         "(recv_backward of micro-batch 0): this stage has no such operation"},
+        {SCHEDULE_FORWARD, 0, KIND, PIPE_SEND_FORWARD, 3, PIPE_BACKWARD, 0, "stage 0",
+         "(backward of micro-batch 0): this stage has no such operation"},
+        {SCHEDULE_GPIPE, 1, KIND, PIPE_SEND_FORWARD, 3, 77, 0, "stage 1",
+         "no such kind: 77"},
+        {SCHEDULE_GPIPE, 1, KIND, PIPE_RECV_FORWARD, 3, PIPE_RECV_FORWARD, 6, "stage 1",
+         "there are 6 micro-batches"},
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        struct err err = {0};
+        struct schedule s;
+        int stage = rows[i].stage;
+        assert_int_equal(schedule_init(&s, rows[i].kind, 4, 6, &err), 0);
+        int at = rows[i].change == SLOTS
+                     ? 0
+                     : find(&s, stage, rows[i].op, rows[i].micro_batch);
+        switch (rows[i].change) {
+        case DROP:
+            drop(&s, stage, at);
+            break;
+        case TWICE:
+            s.op[stage][s.ops[stage] - 1] = s.op[stage][at];
+            break;
+        case BEFORE:
+            move(&s, stage, at,
+                 find(&s, stage, rows[i].other, rows[i].other_micro_batch));
+            break;
+        case SLOTS:
+            s.slots[stage]--;
+            break;
+        case KIND:
+            s.op[stage][at] =
+                (struct pipe_op){rows[i].other, rows[i].other_micro_batch};
+            break;
+        }
+        assert_int_equal(schedule_check(&s, &err), -1);
+        if (!strstr(err.text, rows[i].named) || !strstr(err.text, rows[i].stage_named))
+            fail_msg("row %zu: expected \"%s\", got \"%s\"", i, rows[i].named,
+                     err.text);
+        schedule_fini(&s);
+    }
+}
+
+/* Orders that are sound on each stage alone, but in which the stages wait for each
+ * other. */
+static void a_deadlock_is_found(void **state)
+{
+    (void)state;
+    struct err err = {0};
+    struct schedule s;
+
+    /* Stage 0 wants the first gradient before it sends the second micro-batch; stage 1
+     * runs all forwards first. */
+    assert_int_equal(schedule_init(&s, SCHEDULE_GPIPE, 2, 2, &err), 0);
+    move(&s, 0, find(&s, 0, PIPE_RECV_BACKWARD, 0), find(&s, 0, PIPE_FORWARD, 1));
+    assert_int_equal(schedule_check(&s, &err), -1);
+    print_message("# %s\n", err.text);
+    assert_non_null(strstr(err.text, "stage 0, operation 2 (recv_backward of "
+                                     "micro-batch 0): deadlock"));
+    schedule_fini(&s);
+
+    /* Stage 0 makes three outputs before it sends one: it has two buffers. */
+    assert_int_equal(schedule_init(&s, SCHEDULE_FORWARD, 2, 3, &err), 0);
+    move(&s, 0, find(&s, 0, PIPE_SEND_FORWARD, 1), 4);
+    move(&s, 0, find(&s, 0, PIPE_SEND_FORWARD, 0), 3);
+    assert_int_equal(schedule_check(&s, &err), -1);
+    print_message("# %s\n", err.text);
+    assert_non_null(strstr(err.text, "(forward of micro-batch 2): its buffer still "
+                                     "holds micro-batch 0, which needs send_forward"));
+    schedule_fini(&s);
+
+    /* Stage 1 holds its two gradient buffers until stage 0 takes them, and stage 0
+     * first wants stage 1 to take its third output. */
+    assert_int_equal(schedule_init(&s, SCHEDULE_GPIPE, 2, 8, &err), 0);
+    struct schedule lean;
+    assert_int_equal(schedule_init(&lean, SCHEDULE_1F1B, 1, 8, &err), 0);
+    s.ops[1] = 0;
+    for (int at = 0; at < lean.ops[0]; at++) {
+        struct pipe_op op = lean.op[0][at];
+        if (op.kind == PIPE_FORWARD)
+            s.op[1][s.ops[1]++] = (struct pipe_op){PIPE_RECV_FORWARD, op.micro_batch};
+        s.op[1][s.ops[1]++] = op;
+        if (op.kind == PIPE_BACKWARD)
+            s.op[1][s.ops[1]++] = (struct pipe_op){PIPE_SEND_BACKWARD, op.micro_batch};
+    }
+    assert_int_equal(schedule_check(&s, &err), -1);
+    print_message("# %s\n", err.text);
+    assert_non_null(strstr(err.text, "deadlock"));
+    schedule_fini(&lean);
+    schedule_fini(&s);
+}
+
+/* Any single operation left out must be refused. */
+static void no_operation_is_superfluous(void **state)
+{
+    (void)state;
+    int changed = 0;
+    for (int k = 0; k < KINDS; k++)
+        for (int p = 1; p <= 4; p++)
+            for (int m = 1; m <= 6; m++)
+                for (int stage = 0; stage < p; stage++)
+                    for (int at = 0;; at++) {
+                        struct err err = {0};
+                        struct schedule s;
+                        assert_int_equal(schedule_init(&s, kinds[k], p, m, &err), 0);
+                        int end = at >= s.ops[stage];
+                        if (!end) {
+                            drop(&s, stage, at);
+                            assert_int_equal(schedule_check(&s, &err), -1);
+                            changed++;
+                        }
+                        schedule_fini(&s);
+                        if (end)
+                            break;
+                    }
+    printf("# %d tables with one operation less refused\n", changed);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(every_table_passes_its_check),
+        cmocka_unit_test(orders_are_those_of_the_papers),
+        cmocka_unit_test(each_fault_is_refused_by_name),
+        cmocka_unit_test(a_deadlock_is_found),
+        cmocka_unit_test(no_operation_is_superfluous),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
