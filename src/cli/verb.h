@@ -18,7 +18,8 @@
 
 struct option {
     const char *name;  /* "--dtype", or "-o": one dash is a short name */
-    const char *value; /* what follows, "keep|f32|bf16"; NULL: a flag */
+    const char *value; /* what follows, "keep|f32|bf16"; NULL: a flag; one that ends
+                          with "...", "a.b=VALUE...", may be given repeatedly */
     const char *help;  /* one line or more, without line breaks */
 };
 

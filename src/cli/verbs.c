@@ -1,0 +1,17 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "src/cli/verb.h"
+
+#include <stdio.h>
+
+/* One line a verb here, and its name in the table. */
+
+const struct verb *const verbs[] = {NULL};
+
+int verb_fail(const struct verb *v, const struct comm *world, const struct err *err)
+{
+    if (comm_root(world)) {
+        fflush(stdout);
+        fprintf(stderr, "dusk %s: %s\n", v->name, err->text);
+    }
+    return err->code ? (int)err->code : ERR_OTHER;
+}
