@@ -14,6 +14,8 @@
 enum run_schedule { RUN_CONSTANT, RUN_LINEAR, RUN_COSINE, RUN_WSD };
 enum run_decay_shape { RUN_DECAY_COSINE, RUN_DECAY_LINEAR, RUN_DECAY_SQRT };
 enum run_pipe { RUN_GPIPE, RUN_1F1B };
+enum run_objective { RUN_PRETRAIN };
+enum run_precision { RUN_FP32 };
 
 struct run_set {
     char *path;
@@ -48,6 +50,8 @@ struct run {
         bool shuffle;
     } data;
     struct {
+        enum run_objective objective;
+        enum run_precision precision;
         int64_t steps, tokens; /* one of both; the other is 0 */
         int global_batch, micro_batch;
     } train;
@@ -97,6 +101,9 @@ char *run_format(const struct run *r, struct err *err);
 /* One key's value as text ("data.seq_len" -> "512"), owned (free); lists and maps in
  * YAML's flow style. NULL with err set for an unknown key. */
 char *run_value(const struct run *r, const char *key, struct err *err);
+
+/* Every key of the schema in its order, "run.name" ...; ends with NULL. */
+const char *const *run_keys(void);
 
 /* Optimizer steps of the run: train.steps, or train.tokens rounded up to whole steps.
  */

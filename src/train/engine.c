@@ -1,0 +1,311 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "src/train/engine.h"
+
+#include "mpi/runner.h"
+#include "src/base/check.h"
+#include "src/base/mem.h"
+#include "src/model/stage.h"
+#include "src/param/split.h"
+
+#include <string.h>
+
+/* A forward pass over the pipeline takes this many micro-batches at most, so that the
+ * bubble of p - 1 is small beside them and short evaluations waste little. */
+enum { FORWARD_MICRO_BATCHES = 16 };
+
+/* One use of the stage's weights: a schedule, its runner, the model's memory for it. */
+struct flow {
+    struct schedule schedule;
+    struct stage *stage;
+    struct runner *runner;
+    int64_t *floats;  /* [micro_batches] of a message */
+    float grad_scale; /* of the pass in progress */
+    const struct batch *batches;
+    double *nll;
+};
+
+struct engine {
+    struct grid grid;
+    struct model_shape shape;
+    int *split;
+    int first_layer, batch, seq_len;
+    struct slab slab;
+    float *weights, *grads;
+    struct zero *zero;
+    struct flow train, forward;
+    struct batch *forward_batch; /* [FORWARD_MICRO_BATCHES] */
+    double *forward_nll;
+    int64_t bytes;
+};
+
+struct gemm *engine_gemm(struct comm *world, struct err *err)
+{
+    int64_t level = gemm_level_here();
+    comm_min_i64(world, &level, 1);
+    struct gemm *gemm = gemm_create(GEMM_BLIS, (enum gemm_level)level, err);
+    if (comm_agree(world, !gemm, err)) {
+        gemm_destroy(gemm);
+        return NULL;
+    }
+    return gemm;
+}
+
+static bool has_embed(const struct engine *e)
+{
+    return e->grid.stage == 0;
+}
+
+static bool has_head(const struct engine *e)
+{
+    return e->grid.stage == e->grid.pipeline - 1;
+}
+
+struct call {
+    struct engine *engine;
+    struct flow *flow;
+};
+
+static void forward_call(void *context, int micro_batch, int slot, const float *in,
+                         float *out)
+{
+    struct call *call = context;
+    struct engine *e = call->engine;
+    struct flow *f = call->flow;
+    const struct batch *b = &f->batches[micro_batch];
+    if (b->rows.rows == 0)
+        return;
+    struct stage_loss loss = {.target = b->target,
+                              .grad_scale = f->grad_scale,
+                              .nll = f->nll + (int64_t)micro_batch * e->batch};
+    stage_forward(f->stage, slot, &b->rows, has_embed(e) ? b->ids : NULL, in, out,
+                  has_head(e) ? &loss : NULL);
+}
+
+static void backward_call(void *context, int micro_batch, int slot, const float *dout,
+                          float *din)
+{
+    struct call *call = context;
+    if (call->flow->batches[micro_batch].rows.rows > 0)
+        stage_backward(call->flow->stage, slot, dout, din);
+}
+
+static int flow_init(struct engine *e, struct flow *f, enum schedule_kind kind,
+                     int micro_batches, const struct gemm *gemm, struct err *err)
+{
+    if (schedule_init(&f->schedule, kind, e->grid.pipeline, micro_batches, err) ||
+        schedule_check(&f->schedule, err))
+        return -1;
+    bool training = kind != SCHEDULE_FORWARD;
+    struct stage_spec spec = {.shape = &e->shape,
+                              .first_layer = e->first_layer,
+                              .layers = e->split[e->grid.stage],
+                              .embed = has_embed(e),
+                              .head = has_head(e),
+                              .max_rows = e->batch * e->seq_len,
+                              .max_length = e->seq_len,
+                              .slots = f->schedule.slots[e->grid.stage],
+                              .training = training};
+    f->stage = stage_create(&spec, &e->slab, e->weights, training ? e->grads : NULL,
+                            gemm, err);
+    if (!f->stage)
+        return -1;
+    int64_t floats = (int64_t)spec.max_rows * e->shape.hidden;
+    f->runner = runner_create(&e->grid, &f->schedule, floats, err);
+    f->floats = mem_array(micro_batches, sizeof *f->floats, err);
+    if (!f->runner || !f->floats)
+        return -1;
+    e->bytes += stage_bytes(&spec) + runner_bytes(&e->grid, &f->schedule, floats);
+    return 0;
+}
+
+static void flow_fini(struct flow *f)
+{
+    stage_destroy(f->stage);
+    runner_destroy(f->runner);
+    schedule_fini(&f->schedule);
+    mem_free(f->floats);
+}
+
+static int split_init(struct engine *e, const struct engine_spec *spec, struct err *err)
+{
+    int stages = e->grid.pipeline;
+    e->split = mem_array(stages, sizeof *e->split, err);
+    if (!e->split)
+        return -1;
+    if (spec->split_n) {
+        if (split_check(&spec->shape, stages, spec->split, spec->split_n, err))
+            return -1;
+        memcpy(e->split, spec->split, (size_t)stages * sizeof *e->split);
+    } else if (split_auto(&spec->shape, stages, spec->seq_len, e->split, err)) {
+        return -1;
+    }
+    for (int s = 0; s < e->grid.stage; s++)
+        e->first_layer += e->split[s];
+    return 0;
+}
+
+static int weights_init(struct engine *e, bool training, struct err *err)
+{
+    if (slab_init(&e->slab, &e->shape, e->first_layer, e->split[e->grid.stage],
+                  has_embed(e), has_head(e), err))
+        return -1;
+    e->weights = mem_array(e->slab.weights, sizeof *e->weights, err);
+    e->bytes += e->slab.weights * (int64_t)sizeof *e->weights;
+    if (!e->weights)
+        return -1;
+    if (!training)
+        return 0;
+    e->grads = mem_array(e->slab.grads, sizeof *e->grads, err);
+    e->bytes += e->slab.grads * (int64_t)sizeof *e->grads;
+    return e->grads ? 0 : -1;
+}
+
+static int flows_init(struct engine *e, const struct engine_spec *spec,
+                      const struct gemm *gemm, struct err *err)
+{
+    if (spec->training &&
+        flow_init(e, &e->train, spec->schedule, spec->micro_batches, gemm, err))
+        return -1;
+    int n = FORWARD_MICRO_BATCHES;
+    if (flow_init(e, &e->forward, SCHEDULE_FORWARD, n, gemm, err))
+        return -1;
+    e->forward_batch = mem_array(n, sizeof *e->forward_batch, err);
+    e->forward_nll = mem_array((int64_t)n * e->batch, sizeof *e->forward_nll, err);
+    if (!e->forward_batch || !e->forward_nll)
+        return -1;
+    for (int i = 0; i < n; i++)
+        if (batch_init(&e->forward_batch[i], e->batch * e->seq_len, e->batch, err))
+            return -1;
+    return 0;
+}
+
+struct engine *engine_create(struct comm *world, const struct engine_spec *spec,
+                             const struct gemm *gemm, struct err *err)
+{
+    struct engine *e = mem_array(1, sizeof *e, err);
+    if (comm_agree(world, !e, err)) {
+        mem_free(e);
+        return NULL;
+    }
+    e->shape = spec->shape;
+    e->batch = spec->batch;
+    e->seq_len = spec->seq_len;
+    if (grid_init(&e->grid, world, spec->pipeline, spec->data, err)) {
+        mem_free(e);
+        return NULL;
+    }
+    int failed = split_init(e, spec, err) || weights_init(e, spec->training, err) ||
+                 flows_init(e, spec, gemm, err);
+    if (comm_agree(world, failed, err))
+        goto fail;
+    e->zero = zero_create(&e->grid, &e->slab, &e->shape, e->weights, e->grads, err);
+    if (!e->zero)
+        goto fail;
+    if (spec->training)
+        e->bytes += zero_bytes(&e->slab, &e->shape, e->grid.data, e->grid.replica);
+    return e;
+fail:
+    engine_destroy(e);
+    return NULL;
+}
+
+void engine_destroy(struct engine *e)
+{
+    if (!e)
+        return;
+    zero_destroy(e->zero);
+    flow_fini(&e->train);
+    flow_fini(&e->forward);
+    for (int i = 0; e->forward_batch && i < FORWARD_MICRO_BATCHES; i++)
+        batch_fini(&e->forward_batch[i]);
+    mem_free(e->forward_batch);
+    mem_free(e->forward_nll);
+    mem_free(e->weights);
+    mem_free(e->grads);
+    mem_free(e->split);
+    slab_fini(&e->slab);
+    grid_fini(&e->grid);
+    mem_free(e);
+}
+
+const struct grid *engine_grid(const struct engine *e)
+{
+    return &e->grid;
+}
+
+const struct model_shape *engine_shape(const struct engine *e)
+{
+    return &e->shape;
+}
+
+const int *engine_split(const struct engine *e)
+{
+    return e->split;
+}
+
+struct zero *engine_zero(struct engine *e)
+{
+    return e->zero;
+}
+
+const struct slab *engine_slab(const struct engine *e)
+{
+    return &e->slab;
+}
+
+float *engine_weights(struct engine *e)
+{
+    return e->weights;
+}
+
+int64_t engine_bytes(const struct engine *e)
+{
+    return e->bytes;
+}
+
+static void flow_run(struct engine *e, struct flow *f, const struct batch *batches,
+                     float grad_scale, double *nll, double *wait_s)
+{
+    f->batches = batches;
+    f->grad_scale = grad_scale;
+    f->nll = nll;
+    for (int i = 0; i < f->schedule.micro_batches; i++)
+        f->floats[i] = (int64_t)batches[i].rows.rows * e->shape.hidden;
+    struct call call = {.engine = e, .flow = f};
+    struct runner_calls calls = {
+        .context = &call, .forward = forward_call, .backward = backward_call};
+    runner_run(f->runner, &calls, f->floats, wait_s);
+}
+
+void engine_pass(struct engine *e, const struct batch *batches, int64_t counted,
+                 double *nll, double *wait_s)
+{
+    CHECK(e->grads, "a pass of an engine that does not train");
+    float scale = counted > 0 ? (float)(1.0 / (double)counted) : 0.0F;
+    flow_run(e, &e->train, batches, scale, nll, wait_s);
+}
+
+void engine_forward(struct engine *e, int n, const int *length, const int32_t *tokens,
+                    double *nll)
+{
+    int per_pass = FORWARD_MICRO_BATCHES * e->batch;
+    for (int done = 0; done < n; done += per_pass) {
+        int here = n - done < per_pass ? n - done : per_pass;
+        for (int i = 0; i < FORWARD_MICRO_BATCHES; i++) {
+            int first = i * e->batch, left = here - first;
+            int windows = left < 0 ? 0 : left < e->batch ? left : e->batch;
+            int64_t at = (int64_t)done + (windows ? first : 0);
+            pretrain_fill(&e->forward_batch[i], windows, e->seq_len, length + at,
+                          tokens + at * (e->seq_len + 1));
+        }
+        double wait_s = 0;
+        flow_run(e, &e->forward, e->forward_batch, 0.0F, e->forward_nll, &wait_s);
+        if (has_head(e))
+            memcpy(nll + done, e->forward_nll, (size_t)here * sizeof *nll);
+    }
+}
+
+void engine_update(struct engine *e, struct zero_step *step)
+{
+    zero_update(e->zero, step);
+}

@@ -1,0 +1,69 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef DUSK_TRAIN_ENGINE_H
+#define DUSK_TRAIN_ENGINE_H
+
+/* A model spread over a grid of ranks, ready to run: the grid, the split of layers,
+ * this stage's weights, the pipeline with its schedule, the sharded optimizer. Training
+ * runs, evaluation and tests all drive the model through it. */
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "mpi/grid.h"
+#include "mpi/schedule.h"
+#include "mpi/zero.h"
+#include "src/gemm/gemm.h"
+#include "src/objective/pretrain.h"
+#include "src/param/shape.h"
+#include "src/param/slab.h"
+
+struct engine_spec {
+    struct model_shape shape;
+    int pipeline, data; /* data 0: ranks / pipeline */
+    const int *split;   /* [split_n] layers of each stage; split_n 0: automatic */
+    int split_n;
+    int seq_len, batch;          /* windows of a micro-batch, inputs of a window */
+    int micro_batches;           /* of one pass, a replica */
+    enum schedule_kind schedule; /* of a training step */
+    bool training; /* else forward passes only: no gradients, no optimizer */
+};
+
+struct engine;
+
+/* The gemm context of this job: the family of the lowest CPU among the ranks. Owned;
+ * NULL on every rank with err set. Collective over world. */
+struct gemm *engine_gemm(struct comm *world, struct err *err);
+
+/* gemm is borrowed. Weights are zero until loaded (src/train/weights.h). Owned; NULL on
+ * every rank with err set (ERR_USAGE for a grid or split that does not fit).
+ * Collective. */
+struct engine *engine_create(struct comm *world, const struct engine_spec *spec,
+                             const struct gemm *gemm, struct err *err);
+void engine_destroy(struct engine *e); /* NULL is fine. Collective. */
+
+const struct grid *engine_grid(const struct engine *e);
+const struct model_shape *engine_shape(const struct engine *e);
+const int *engine_split(const struct engine *e); /* [pipeline] layers of each stage */
+struct zero *engine_zero(struct engine *e);
+const struct slab *engine_slab(const struct engine *e);
+float *engine_weights(struct engine *e);      /* this stage's, as the slab says */
+int64_t engine_bytes(const struct engine *e); /* memory taken on this rank */
+
+/* One pass of a training step over this replica's micro-batches: adds to the gradients.
+ * targets: `batches` [micro_batches], the same on all stages of a pipeline. counted:
+ * targets of the whole step over all replicas. nll [micro_batches][batch]: the summed
+ * cross-entropy of each segment, on the last stage (untouched elsewhere). Collective
+ * over the pipeline. */
+void engine_pass(struct engine *e, const struct batch *batches, int64_t counted,
+                 double *nll, double *wait_s);
+
+/* Forward only, `n` windows of this replica, any number, each as in pretrain_fill:
+ * nll [n] on the last stage. length [n] inputs each. Collective over the pipeline;
+ * replicas may run different numbers of windows. */
+void engine_forward(struct engine *e, int n, const int *length, const int32_t *tokens,
+                    double *nll);
+
+/* The optimizer's step; see mpi/zero.h. Collective over world. */
+void engine_update(struct engine *e, struct zero_step *step);
+
+#endif

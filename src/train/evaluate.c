@@ -1,0 +1,126 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "src/train/evaluate.h"
+
+#include "src/base/mem.h"
+
+#include <math.h>
+
+/* Groups of windows that a replica takes in one go; as many as fill the pipeline. */
+enum { GROUPS = 16 };
+
+struct work {
+    struct engine *e;
+    struct token_set *set;
+    int seq_len, batch;
+    int64_t windows, targets;
+    int *length;     /* [GROUPS * batch] */
+    int32_t *tokens; /* [GROUPS * batch][seq_len + 1] */
+    double *nll;     /* [windows], zero where another rank computes */
+};
+
+/* Windows of this replica in round `round`; their numbers go to `window`. */
+static int round_windows(const struct work *w, int64_t round, int64_t *window)
+{
+    const struct grid *g = engine_grid(w->e);
+    int n = 0;
+    for (int i = 0; i < GROUPS; i++) {
+        int64_t group = (round * GROUPS + i) * g->data + g->replica;
+        for (int j = 0; j < w->batch; j++) {
+            int64_t k = group * w->batch + j;
+            if (k < w->windows)
+                window[n++] = k;
+        }
+    }
+    return n;
+}
+
+static int read_windows(struct work *w, int n, const int64_t *window, struct err *err)
+{
+    for (int i = 0; i < n; i++) {
+        int64_t begin = window[i] * w->seq_len, left = w->targets - begin;
+        w->length[i] = left < w->seq_len ? (int)left : w->seq_len;
+        if (engine_grid(w->e)->stage == 0 &&
+            token_set_read(w->set, begin, w->length[i] + 1,
+                           w->tokens + (int64_t)i * (w->seq_len + 1), err))
+            return -1;
+    }
+    return 0;
+}
+
+static int run_round(struct work *w, int64_t round, int64_t *window, double *nll,
+                     struct err *err)
+{
+    const struct grid *g = engine_grid(w->e);
+    int n = round_windows(w, round, window);
+    int failed = read_windows(w, n, window, err);
+    if (comm_agree(g->world, failed, err))
+        return -1;
+    size_t bytes = (size_t)n * (size_t)(w->seq_len + 1) * sizeof *w->tokens;
+    comm_bcast(g->pipe_axis, w->tokens, bytes, 0);
+    engine_forward(w->e, n, w->length, w->tokens, nll);
+    if (g->stage == g->pipeline - 1)
+        for (int i = 0; i < n; i++)
+            w->nll[window[i]] = nll[i];
+    return 0;
+}
+
+static int run_rounds(struct work *w, void (*shown)(void *, double, double),
+                      void *context, int64_t *window, double *nll, struct err *err)
+{
+    const struct grid *g = engine_grid(w->e);
+    int64_t per_round = (int64_t)GROUPS * w->batch * g->data;
+    for (int64_t round = 0; round * per_round < w->windows; round++) {
+        if (run_round(w, round, window, nll, err))
+            return -1;
+        int64_t done = (round + 1) * per_round;
+        if (shown)
+            shown(context, (double)(done < w->windows ? done : w->windows),
+                  (double)w->windows);
+    }
+    return 0;
+}
+
+static void sum_up(struct work *w, struct evaluation *result)
+{
+    comm_sum_f64(engine_grid(w->e)->world, w->nll, w->windows);
+    *result = (struct evaluation){.windows = w->windows};
+    for (int64_t k = 0; k < w->windows; k++)
+        result->nll_sum += w->nll[k];
+    int64_t end = w->windows * w->seq_len;
+    result->count = end < w->targets ? end : w->targets;
+    result->loss = result->nll_sum / (double)result->count;
+    result->perplexity = exp(result->loss);
+}
+
+int evaluate(struct engine *e, struct token_set *set, int seq_len, int batch,
+             int64_t limit, void (*shown)(void *context, double done, double total),
+             void *context, struct evaluation *result, struct err *err)
+{
+    struct work w = {.e = e, .set = set, .seq_len = seq_len, .batch = batch};
+    w.targets = token_set_info(set)->tokens - 1;
+    w.windows = (w.targets + seq_len - 1) / seq_len;
+    if (limit > 0 && limit < w.windows)
+        w.windows = limit;
+    int64_t room = (int64_t)GROUPS * batch;
+    w.length = mem_array(room, sizeof *w.length, err);
+    w.tokens = mem_array(room * (seq_len + 1), sizeof *w.tokens, err);
+    w.nll = mem_array(w.windows, sizeof *w.nll, err);
+    int64_t *window = mem_array(room, sizeof *window, err);
+    double *nll = mem_array(room, sizeof *nll, err);
+    int failed = !w.length || !w.tokens || !w.nll || !window || !nll;
+    if (!failed && w.windows < 1)
+        failed = err_set(err, ERR_INPUT,
+                         "the token set has %lld tokens, expected 2 or "
+                         "more",
+                         (long long)(w.targets + 1));
+    failed = comm_agree(engine_grid(e)->world, failed, err) ||
+             run_rounds(&w, shown, context, window, nll, err);
+    if (!failed)
+        sum_up(&w, result);
+    mem_free(w.length);
+    mem_free(w.tokens);
+    mem_free(w.nll);
+    mem_free(window);
+    mem_free(nll);
+    return failed ? -1 : 0;
+}

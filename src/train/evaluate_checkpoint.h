@@ -1,0 +1,29 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef DUSK_TRAIN_EVALUATE_CHECKPOINT_H
+#define DUSK_TRAIN_EVALUATE_CHECKPOINT_H
+
+/* Loss of a checkpoint on a token set, from files to figures. */
+
+#include "src/base/log.h"
+#include "src/train/evaluate.h"
+
+struct evaluate_options {
+    const char *checkpoint, *tokens;
+    int seq_len;   /* inputs of a window; 0: the model's max positions, at most 2,048 */
+    int pipeline;  /* data = ranks / pipeline */
+    int batch;     /* windows of a micro-batch */
+    int64_t limit; /* windows, 0: all */
+};
+
+struct evaluate_report {
+    struct evaluation result;
+    int seq_len, layers;
+    double load_s, run_s;
+};
+
+/* -1 with err set on every rank. Collective over world. */
+int evaluate_checkpoint(struct comm *world, const struct log *log,
+                        const struct evaluate_options *o,
+                        struct evaluate_report *report, struct err *err);
+
+#endif

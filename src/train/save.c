@@ -1,0 +1,68 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "src/train/save.h"
+
+#include "src/base/clock.h"
+#include "src/train/checkpoints.h"
+#include "src/train/weights.h"
+
+#include <stdlib.h>
+
+static void describe(struct ckpt_info *info, const struct engine *e,
+                     const struct position *at)
+{
+    info->shape = *engine_shape(e);
+    info->optimizer = true;
+    for (int r = 0; r < ROLES; r++) {
+        info->dtype[r] = DTYPE_F32;
+        free(info->layer_dtype[r]);
+        info->layer_dtype[r] = NULL;
+    }
+    info->step = at->step;
+    info->samples = at->samples;
+    info->tokens = at->tokens;
+    info->adam_t = at->adam_t;
+}
+
+static int tidy(const char *dir, const struct position *at, const struct run *run,
+                struct comm *world, struct err *err)
+{
+    int failed = 0;
+    if (comm_root(world))
+        failed = checkpoints_set_latest(dir, at->step, err) ||
+                 checkpoints_retain(dir, run->checkpoint.keep,
+                                    run->checkpoint.keep_every, err);
+    return comm_agree(world, failed, err);
+}
+
+int save_state(struct engine *e, const char *dir, struct ckpt_info *info,
+               const struct position *at, const struct run *run, const struct log *log,
+               struct err *err)
+{
+    struct comm *world = engine_grid(e)->world;
+    double start_s = clock_s();
+    describe(info, e, at);
+    char *path = checkpoints_path(dir, at->step, err);
+    if (comm_agree(world, !path, err)) {
+        free(path);
+        return -1;
+    }
+    struct ckpt_writer *w = ckpt_create(world, path, true, true, info, err);
+    int failed = !w;
+    if (w) {
+        failed = comm_agree(world, weights_save(e, w, err), err);
+        if (failed)
+            ckpt_abort(w);
+        else
+            failed = ckpt_commit(w, err);
+    }
+    if (!failed)
+        failed = tidy(dir, at, run, world, err);
+    if (!failed) {
+        double bytes = 12.0 * (double)table_elements(engine_shape(e));
+        double spent_s = clock_s() - start_s;
+        log_line(log, "saved %s: %.3f GB in %.2f s, %.2f GB/s", path, bytes * 1e-9,
+                 spent_s, bytes * 1e-9 / spent_s);
+    }
+    free(path);
+    return failed ? -1 : 0;
+}

@@ -1,0 +1,25 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef DUSK_TRAIN_SAVE_H
+#define DUSK_TRAIN_SAVE_H
+
+/* Saving a run's state: one checkpoint folder that appears complete, then `latest`,
+ * then the old ones that retention lets go. */
+
+#include "io/ckpt.h"
+#include "src/base/log.h"
+#include "src/config/run.h"
+#include "src/train/engine.h"
+
+/* Where the run stands: all that is not weights or moments. */
+struct position {
+    int64_t step, samples, tokens, adam_t;
+};
+
+/* Saves into DIR/step-%08d. info carries what start_record put there; its numbers are
+ * set here. Logs path, bytes and rate. -1 with err set on every rank, older checkpoints
+ * whole. Collective over the engine's world. */
+int save_state(struct engine *e, const char *dir, struct ckpt_info *info,
+               const struct position *at, const struct run *run, const struct log *log,
+               struct err *err);
+
+#endif

@@ -1,0 +1,307 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "src/train/setup.h"
+
+#include "src/base/file.h"
+#include "src/base/mem.h"
+#include "src/train/checkpoints.h"
+#include "src/train/weights.h"
+
+#include <inttypes.h>
+#include <omp.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* ---- the run file, the same on all ranks ---- */
+
+static int read_run(struct trainer *t, const char *path, const char *const *sets,
+                    int sets_n, struct err *err)
+{
+    char *text = NULL;
+    int failed = 0;
+    if (comm_root(t->world)) {
+        failed = run_read(&t->run, path, sets, sets_n, err);
+        if (!failed)
+            failed = !(text = run_format(&t->run, err));
+    }
+    if (comm_agree(t->world, failed, err)) {
+        free(text);
+        return -1;
+    }
+    comm_bcast_string(t->world, &text, 0);
+    if (!comm_root(t->world))
+        failed = run_parse(&t->run, path, text, err);
+    free(text);
+    return comm_agree(t->world, failed, err);
+}
+
+/* ---- its folder ---- */
+
+static int take_folder(struct trainer *t, struct err *err)
+{
+    bool took_over = false;
+    char *lock = file_join(t->folder, "lock", err);
+    int failed = !lock || file_make_folders(t->checkpoints, err) ||
+                 lock_take(&t->lock, lock, t->log, &took_over, err);
+    if (!failed && took_over)
+        failed = checkpoints_clean(t->checkpoints, t->log, err);
+    free(lock);
+    return failed ? -1 : 0;
+}
+
+static int setup_folder(struct trainer *t, struct err *err)
+{
+    t->folder = file_join(t->run.run.dir, t->run.run.name, err);
+    t->checkpoints = t->folder ? file_join(t->folder, "checkpoints", err) : NULL;
+    int failed = !t->checkpoints;
+    if (!failed && comm_root(t->world))
+        failed = take_folder(t, err);
+    return comm_agree(t->world, failed, err);
+}
+
+static int write_text(const struct trainer *t, const char *name, const char *text,
+                      struct err *err)
+{
+    char *path = file_join(t->folder, name, err);
+    int failed = !path || file_write_atomic(path, text, strlen(text), err);
+    free(path);
+    return failed ? -1 : 0;
+}
+
+/* The resolved run file and the rank map. */
+static int describe_folder(struct trainer *t, struct err *err)
+{
+    char *map = grid_describe(engine_grid(t->engine));
+    int failed = 0;
+    if (comm_root(t->world)) {
+        char *run = run_format(&t->run, err);
+        failed = !run || write_text(t, "run.yaml", run, err) ||
+                 write_text(t, "ranks.txt", map, err);
+        free(run);
+    }
+    free(map);
+    return comm_agree(t->world, failed, err);
+}
+
+/* ---- data, engine, weights ---- */
+
+static void tokenizer_of(const struct trainer *t, char *hex, size_t size)
+{
+    ckpt_tokenizer_hash(&t->start.info, hex, size);
+}
+
+static int open_valid(struct trainer *t, const char *tokenizer, struct err *err)
+{
+    int n = t->run.data.valid_sets;
+    t->valid = mem_array(n, sizeof(struct token_set *), err);
+    if (comm_agree(t->world, !t->valid, err))
+        return -1;
+    for (int i = 0; i < n; i++) {
+        const char *path = t->run.data.valid[i].path;
+        t->valid[i] = token_set_open(t->world, path, err);
+        if (!t->valid[i] ||
+            data_check_set(t->valid[i], path, &t->start.shape, tokenizer, err))
+            return -1;
+    }
+    return 0;
+}
+
+static int setup_data(struct trainer *t, struct err *err)
+{
+    const struct model_shape *s = &t->start.shape;
+    if (t->run.data.seq_len > s->max_positions)
+        return err_set(err, ERR_USAGE,
+                       "data.seq_len is %d, but the model has at most %d positions "
+                       "(max_position_embeddings)",
+                       t->run.data.seq_len, s->max_positions);
+    char tokenizer[33];
+    tokenizer_of(t, tokenizer, sizeof tokenizer);
+    t->data = data_create(t->world, &t->run, s, tokenizer, err);
+    if (!t->data || open_valid(t, tokenizer, err))
+        return -1;
+    int failed = 0;
+    const char *gemm = gemm_name(t->gemm), *data = data_identity(t->data);
+    if (t->start.resumed)
+        failed = start_check(&t->start, data, gemm, err);
+    return failed || start_record(&t->start, data, gemm, err) ? -1 : 0;
+}
+
+static int setup_batches(struct trainer *t, struct err *err)
+{
+    const struct run *r = &t->run;
+    int data = engine_grid(t->engine)->data;
+    int64_t samples = r->train.global_batch / data;
+    int rows = r->train.micro_batch * r->data.seq_len;
+    t->tokens = mem_array(samples * (r->data.seq_len + 1), sizeof *t->tokens, err);
+    t->batches = mem_array(t->micro_batches, sizeof *t->batches, err);
+    t->nll = mem_array(r->train.global_batch, sizeof *t->nll, err);
+    if (!t->tokens || !t->batches || !t->nll)
+        return -1;
+    for (int i = 0; i < t->micro_batches; i++)
+        if (batch_init(&t->batches[i], rows, r->train.micro_batch, err))
+            return -1;
+    return 0;
+}
+
+static int setup_engine(struct trainer *t, struct err *err)
+{
+    const struct run *r = &t->run;
+    int ranks = comm_size(t->world), pipeline = r->parallel.pipeline;
+    int data = r->parallel.data ? r->parallel.data : ranks / pipeline;
+    if (data * pipeline != ranks)
+        return err_set(err, ERR_USAGE,
+                       "parallel.pipeline x parallel.data is %d x %d, expected the "
+                       "number of ranks, %d",
+                       pipeline, data, ranks);
+    int per_pass = data * r->train.micro_batch;
+    if (r->train.global_batch % per_pass != 0)
+        return err_set(err, ERR_USAGE,
+                       "train.global_batch is %d, expected a multiple of data x "
+                       "micro_batch = %d x %d",
+                       r->train.global_batch, data, r->train.micro_batch);
+    t->micro_batches = r->train.global_batch / per_pass;
+    struct engine_spec spec = {
+        .shape = t->start.shape,
+        .pipeline = pipeline,
+        .data = data,
+        .split = r->parallel.split,
+        .split_n = r->parallel.split_n,
+        .seq_len = r->data.seq_len,
+        .batch = r->train.micro_batch,
+        .micro_batches = t->micro_batches,
+        .schedule = r->parallel.schedule == RUN_GPIPE ? SCHEDULE_GPIPE : SCHEDULE_1F1B,
+        .training = true};
+    t->engine = engine_create(t->world, &spec, t->gemm, err);
+    if (!t->engine)
+        return -1;
+    return comm_agree(t->world, setup_batches(t, err), err);
+}
+
+static int load(struct trainer *t, struct err *err)
+{
+    struct start *s = &t->start;
+    if (!s->ckpt) {
+        weights_random(t->engine, t->run.run.seed, t->run.model.init_std);
+        return 0;
+    }
+    while (weights_load(t->engine, s->ckpt, s->path, &s->map, s->resumed, err)) {
+        if (!s->resumed || err->code != ERR_INPUT || start_next(s, err))
+            return -1;
+        const char *field = shape_difference(&ckpt_info(s->ckpt)->shape, &s->shape);
+        if (field)
+            return err_set(err, ERR_INPUT, "%s: has another %s than the run", s->path,
+                           field);
+        if (start_check(s, data_identity(t->data), gemm_name(t->gemm), err))
+            return -1;
+    }
+    if (s->resumed) {
+        const struct ckpt_info *info = ckpt_info(s->ckpt);
+        t->at = (struct position){.step = info->step,
+                                  .samples = info->samples,
+                                  .tokens = info->tokens,
+                                  .adam_t = info->adam_t};
+        t->saved_step = info->step;
+    }
+    return 0;
+}
+
+static void set_rates(struct trainer *t)
+{
+    static const enum lr_schedule schedules[] = {[RUN_CONSTANT] = LR_CONSTANT,
+                                                 [RUN_LINEAR] = LR_LINEAR,
+                                                 [RUN_COSINE] = LR_COSINE,
+                                                 [RUN_WSD] = LR_WSD};
+    static const enum lr_decay_shape shapes[] = {[RUN_DECAY_COSINE] = LR_DECAY_COSINE,
+                                                 [RUN_DECAY_LINEAR] = LR_DECAY_LINEAR,
+                                                 [RUN_DECAY_SQRT] = LR_DECAY_SQRT};
+    t->steps = run_steps(&t->run);
+    t->lr = (struct lr){.schedule = schedules[t->run.optim.schedule],
+                        .decay_shape = shapes[t->run.optim.decay_shape],
+                        .peak = t->run.optim.lr,
+                        .min = t->run.optim.min_lr,
+                        .steps = t->steps,
+                        .warmup = t->run.optim.warmup,
+                        .decay = t->run.optim.decay};
+}
+
+static void log_setup(const struct trainer *t)
+{
+    const struct grid *g = engine_grid(t->engine);
+    const struct model_shape *s = engine_shape(t->engine);
+    const struct run *r = &t->run;
+    int64_t bytes = engine_bytes(t->engine);
+    comm_max_i64(t->world, &bytes, 1);
+    char split[256] = "";
+    for (int i = 0; i < g->pipeline; i++) {
+        size_t used = strlen(split);
+        snprintf(split + used, sizeof split - used, "%s%d", i ? " + " : "",
+                 engine_split(t->engine)[i]);
+    }
+    log_line(t->log,
+             "model: %d layers, hidden %d, vocabulary %d, %.6g M parameters, %s",
+             s->layers, s->hidden, s->vocab, (double)table_elements(s) * 1e-6,
+             t->start.ckpt ? t->start.path : "random");
+    if (t->start.info.layers)
+        log_line(t->log, "layers: %s of %s", t->start.info.layers,
+                 t->start.info.source);
+    log_line(t->log,
+             "ranks: pipeline %d x data %d, layers %s, %d threads a rank; fp32 by %s",
+             g->pipeline, g->data, split, omp_get_max_threads(), gemm_name(t->gemm));
+    log_line(t->log, "memory: %.3f GB on the fullest rank, as planned",
+             (double)bytes * 1e-9);
+    double samples = (double)(t->steps * r->train.global_batch);
+    log_line(t->log,
+             "data: %" PRId64 " windows of %d tokens; %" PRId64 " steps of %d windows "
+             "are %.2f epochs",
+             data_windows(t->data), r->data.seq_len, t->steps, r->train.global_batch,
+             samples / (double)data_windows(t->data));
+    if (t->start.resumed)
+        log_line(t->log, "resumed from %s at step %" PRId64, t->start.path, t->at.step);
+}
+
+static int open_metrics(struct trainer *t, struct err *err)
+{
+    int failed = 0;
+    if (comm_root(t->world)) {
+        char *path = file_join(t->folder, "metrics.jsonl", err);
+        failed = !path || metrics_open(&t->metrics, path, t->at.step, err);
+        free(path);
+    }
+    return comm_agree(t->world, failed, err);
+}
+
+int trainer_setup(struct trainer *t, const char *path, const char *const *sets,
+                  int sets_n, struct err *err)
+{
+    if (read_run(t, path, sets, sets_n, err) || setup_folder(t, err))
+        return -1;
+    t->gemm = engine_gemm(t->world, err);
+    if (!t->gemm ||
+        start_init(&t->start, t->world, t->log, &t->run, t->checkpoints, err) ||
+        setup_data(t, err) || setup_engine(t, err) || load(t, err) ||
+        describe_folder(t, err) || open_metrics(t, err))
+        return -1;
+    set_rates(t);
+    log_setup(t);
+    return 0;
+}
+
+void trainer_fini(struct trainer *t)
+{
+    metrics_close(&t->metrics);
+    for (int i = 0; t->valid && i < t->run.data.valid_sets; i++)
+        token_set_close(t->valid[i]);
+    for (int i = 0; t->batches && i < t->micro_batches; i++)
+        batch_fini(&t->batches[i]);
+    mem_free(t->valid);
+    mem_free(t->tokens);
+    mem_free(t->batches);
+    mem_free(t->nll);
+    engine_destroy(t->engine);
+    data_destroy(t->data);
+    start_fini(&t->start);
+    gemm_destroy(t->gemm);
+    lock_release(&t->lock);
+    free(t->folder);
+    free(t->checkpoints);
+    run_fini(&t->run);
+}

@@ -1,0 +1,248 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "src/train/trainer.h"
+
+#include "src/base/clock.h"
+#include "src/train/evaluate.h"
+#include "src/train/setup.h"
+#include "src/train/stop.h"
+
+#include <inttypes.h>
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+/* ---- one step ---- */
+
+/* Reads this step's samples on the first stage and sends them down the pipeline. Agrees
+ * with all ranks on failure and on a wish to stop (*stop: the signal). */
+static int step_data(struct trainer *t, int64_t *counted, int *stop, struct err *err)
+{
+    const struct grid *g = engine_grid(t->engine);
+    const struct run *r = &t->run;
+    int per_replica = r->train.global_batch / g->data;
+    int failed = t->late_failed;
+    if (failed)
+        *err = t->late;
+    else if (g->stage == 0)
+        failed = data_read(t->data, t->at.samples + (int64_t)g->replica * per_replica,
+                           per_replica, t->tokens, err);
+    int64_t agreed[3] = {0, failed ? 1 : 0, stop_signal()};
+    if (g->stage == 0 && !failed)
+        agreed[0] = (int64_t)per_replica * r->data.seq_len;
+    comm_sum_i64(t->world, agreed, 2);
+    comm_max_i64(t->world, agreed + 2, 1);
+    if (agreed[1] > 0)
+        return comm_agree(t->world, failed, err);
+    *counted = agreed[0];
+    *stop = (int)agreed[2];
+    if (*stop)
+        return 0;
+    size_t bytes =
+        (size_t)per_replica * (size_t)(r->data.seq_len + 1) * sizeof(int32_t);
+    comm_bcast(g->pipe_axis, t->tokens, bytes, 0);
+    for (int i = 0; i < t->micro_batches; i++)
+        pretrain_fill(&t->batches[i], r->train.micro_batch, r->data.seq_len, NULL,
+                      t->tokens +
+                          (int64_t)i * r->train.micro_batch * (r->data.seq_len + 1));
+    return 0;
+}
+
+/* The step's loss: window sums of all replicas added in sample order. */
+static double step_loss(struct trainer *t, int64_t counted)
+{
+    const struct run *r = &t->run;
+    comm_sum_f64(t->world, t->nll, r->train.global_batch);
+    double sum = 0;
+    for (int i = 0; i < r->train.global_batch; i++)
+        sum += t->nll[i];
+    return sum / (double)counted;
+}
+
+static int step_compute(struct trainer *t, int64_t counted, double *loss,
+                        struct zero_step *z, struct err *err)
+{
+    const struct grid *g = engine_grid(t->engine);
+    const struct run *r = &t->run;
+    int per_replica = r->train.global_batch / g->data;
+    double wait_s = 0;
+    memset(t->nll, 0, (size_t)r->train.global_batch * sizeof *t->nll);
+    engine_pass(t->engine, t->batches, counted, t->nll + g->replica * per_replica,
+                &wait_s);
+    *loss = step_loss(t, counted);
+    if (!isfinite(*loss))
+        return err_set(err, ERR_NUMERIC,
+                       "step %" PRId64
+                       ": the loss is %g; the weights are those of step "
+                       "%" PRId64 ", checkpoints stay as they are",
+                       t->at.step + 1, *loss, t->at.step);
+    *z = (struct zero_step){.adamw = {.beta1 = r->optim.beta1,
+                                      .beta2 = r->optim.beta2,
+                                      .eps = r->optim.eps,
+                                      .weight_decay = r->optim.weight_decay},
+                            .t = t->at.adam_t + 1,
+                            .lr = lr_at(&t->lr, t->at.step),
+                            .clip = r->optim.clip};
+    engine_update(t->engine, z);
+    if (!z->finite)
+        return err_set(err, ERR_NUMERIC,
+                       "step %" PRId64 ": the gradient's norm is %g; the weights are "
+                       "those of step %" PRId64 ", checkpoints stay as they are",
+                       t->at.step + 1, z->norm, t->at.step);
+    return 0;
+}
+
+static int report_step(struct trainer *t, double loss, const struct zero_step *z,
+                       double spent_s, struct err *err)
+{
+    const struct run *r = &t->run;
+    double tokens = (double)r->train.global_batch * r->data.seq_len;
+    struct ticker_step shown = {.step = t->at.step,
+                                .loss = loss,
+                                .lr = z->lr,
+                                .grad_norm = z->norm,
+                                .tokens_per_s = tokens / spent_s};
+    ticker_step(&t->ticker, &shown);
+    if (!comm_root(t->world))
+        return 0;
+    struct json j = {0};
+    json_begin(&j, NULL, '{');
+    json_int(&j, "step", t->at.step);
+    json_double(&j, "loss", loss);
+    json_double(&j, "lr", z->lr);
+    json_double(&j, "grad_norm", z->norm);
+    json_int(&j, "tokens", t->at.tokens);
+    json_double(&j, "tokens_per_s", tokens / spent_s);
+    json_double(&j, "step_s", spent_s);
+    json_int(&j, "epoch", data_epoch(t->data, t->at.samples - 1));
+    json_end(&j, '}');
+    int failed = metrics_write(&t->metrics, &j, err);
+    json_fini(&j);
+    return failed;
+}
+
+/* ---- validation and saving ---- */
+
+static int report_valid(struct trainer *t, const char *name, const struct evaluation *v,
+                        struct err *err)
+{
+    static const char *const what[] = {"loss", "perplexity", "nll_sum"};
+    const double value[] = {v->loss, v->perplexity, v->nll_sum};
+    char key[128];
+    ticker_pause(&t->ticker);
+    log_line(t->log,
+             "step %" PRId64 "  %s: loss %.5f  perplexity %.3f  (%" PRId64 " tokens)",
+             t->at.step, name, v->loss, v->perplexity, v->count);
+    if (!comm_root(t->world))
+        return 0;
+    struct json j = {0};
+    json_begin(&j, NULL, '{');
+    json_int(&j, "step", t->at.step);
+    for (int i = 0; i < 3; i++) {
+        snprintf(key, sizeof key, "eval_%s_%s", name, what[i]);
+        json_double(&j, key, value[i]);
+    }
+    snprintf(key, sizeof key, "eval_%s_count", name);
+    json_int(&j, key, v->count);
+    json_end(&j, '}');
+    int failed = metrics_write(&t->metrics, &j, err);
+    json_fini(&j);
+    return failed;
+}
+
+static int validate(struct trainer *t, struct err *err)
+{
+    const struct run *r = &t->run;
+    for (int i = 0; i < r->data.valid_sets; i++) {
+        struct evaluation v;
+        if (evaluate(t->engine, t->valid[i], r->data.seq_len, r->train.micro_batch,
+                     r->eval.batches * r->train.global_batch, NULL, NULL, &v, err))
+            return -1;
+        int failed = report_valid(t, r->data.valid[i].name, &v, err);
+        if (comm_agree(t->world, failed, err))
+            return -1;
+    }
+    return 0;
+}
+
+static int save(struct trainer *t, struct err *err)
+{
+    *err = t->late;
+    if (comm_agree(t->world, t->late_failed, err))
+        return -1;
+    if (t->saved_step == t->at.step)
+        return 0;
+    ticker_pause(&t->ticker);
+    if (save_state(t->engine, t->checkpoints, &t->start.info, &t->at, &t->run, t->log,
+                   err))
+        return -1;
+    t->saved_step = t->at.step;
+    return 0;
+}
+
+static bool due(int64_t every, int64_t step)
+{
+    return every > 0 && step % every == 0;
+}
+
+/* One step with what follows it; *stop is set when a signal asked to end before it. */
+static int step(struct trainer *t, int *stop, struct err *err)
+{
+    double start_s = clock_s(), loss;
+    int64_t counted = 0;
+    struct zero_step z;
+    if (step_data(t, &counted, stop, err))
+        return -1;
+    if (*stop)
+        return 0;
+    if (step_compute(t, counted, &loss, &z, err))
+        return -1;
+    t->at.step++;
+    t->at.adam_t++;
+    t->at.samples += t->run.train.global_batch;
+    t->at.tokens += (int64_t)t->run.train.global_batch * t->run.data.seq_len;
+    t->late_failed = report_step(t, loss, &z, clock_s() - start_s, &t->late);
+    bool last = t->at.step == t->steps;
+    bool evaluates =
+        due(t->run.eval.every, t->at.step) || (last && t->run.eval.every > 0);
+    bool saves = due(t->run.checkpoint.every, t->at.step) || last;
+    if (evaluates && validate(t, err))
+        return -1;
+    return saves ? save(t, err) : 0;
+}
+
+static int run_steps_to_end(struct trainer *t, struct err *err)
+{
+    ticker_begin(&t->ticker, t->log, t->run.log.every, t->at.step, t->steps);
+    if (t->at.step >= t->steps) {
+        log_line(t->log, "nothing to do: step %" PRId64 " of %" PRId64 " is saved",
+                 t->at.step, t->steps);
+        return 0;
+    }
+    while (t->at.step < t->steps) {
+        int stop = 0;
+        if (step(t, &stop, err))
+            return -1;
+        if (stop) {
+            ticker_pause(&t->ticker);
+            log_line(t->log, "signal %d: saving and leaving", stop);
+            if (save(t, err))
+                return -1;
+            return err_set(err, ERR_STOPPED,
+                           "stopped by signal %d at step %" PRId64 " of %" PRId64
+                           ", all is saved; the same command goes on",
+                           stop, t->at.step, t->steps);
+        }
+    }
+    return 0;
+}
+
+int train(struct comm *world, const struct log *log, const char *path,
+          const char *const *sets, int sets_n, struct err *err)
+{
+    struct trainer t = {.world = world, .log = log, .saved_step = -1};
+    stop_watch();
+    int failed =
+        trainer_setup(&t, path, sets, sets_n, err) || run_steps_to_end(&t, err);
+    trainer_fini(&t);
+    return failed ? -1 : 0;
+}
