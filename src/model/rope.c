@@ -1,0 +1,60 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "src/model/rope.h"
+
+#include "src/base/clones.h"
+
+#include <math.h>
+#include <stdint.h>
+
+void rope_table(int positions, int head_dim, double theta, float *cosine, float *sine)
+{
+    int half = head_dim / 2;
+#pragma omp parallel for schedule(static)
+    for (int i = 0; i < half; i++) {
+        float exponent = (float)(2 * i) / (float)head_dim;
+        float inverse = 1.0f / (float)pow(theta, (double)exponent);
+        for (int p = 0; p < positions; p++) {
+            float angle = (float)p * inverse;
+            cosine[(int64_t)p * half + i] = (float)cos((double)angle);
+            sine[(int64_t)p * half + i] = (float)sin((double)angle);
+        }
+    }
+}
+
+/* One row; sign +1 turns forward, -1 back. */
+CLONES static void turn(int heads, int half, const float *restrict c,
+                        const float *restrict s, float sign, float *restrict x)
+{
+    for (int h = 0; h < heads; h++) {
+        float *restrict a = x + (int64_t)h * 2 * half, *restrict b = a + half;
+        for (int i = 0; i < half; i++) {
+            float p = a[i], q = b[i], sine = sign * s[i];
+            a[i] = p * c[i] - q * sine;
+            b[i] = q * c[i] + p * sine;
+        }
+    }
+}
+
+static void turn_rows(int rows, int heads, int head_dim, const int *position,
+                      const float *cosine, const float *sine, float sign, float *x)
+{
+    int half = head_dim / 2;
+#pragma omp parallel for schedule(static)
+    for (int t = 0; t < rows; t++) {
+        int64_t at = (int64_t)position[t] * half;
+        turn(heads, half, cosine + at, sine + at, sign,
+             x + (int64_t)t * heads * head_dim);
+    }
+}
+
+void rope_forward(int rows, int heads, int head_dim, const int *position,
+                  const float *cosine, const float *sine, float *x)
+{
+    turn_rows(rows, heads, head_dim, position, cosine, sine, 1.0f, x);
+}
+
+void rope_backward(int rows, int heads, int head_dim, const int *position,
+                   const float *cosine, const float *sine, float *dx)
+{
+    turn_rows(rows, heads, head_dim, position, cosine, sine, -1.0f, dx);
+}
