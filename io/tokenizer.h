@@ -33,8 +33,9 @@ struct token_ids {
 }; /* grows; owned by the caller */
 
 /* Appends the ids of text[bytes] (no BOS, no EOS). Invalid UTF-8 becomes U+FFFD, as in
- * SentencePiece. parse_special: "<s>", "</s>", "<unk>" written in the text become their
- * ids and the stretches between are encoded one by one; else they are plain text. */
+ * SentencePiece. parse_special: the model's own BOS, EOS and UNK pieces ("<s>", "</s>",
+ * "<unk>") written in the text become their ids and the stretches between are encoded
+ * one by one; else they are plain text. On failure ids is as before. */
 int tokenizer_encode(const struct tokenizer *t, const char *text, size_t bytes,
                      bool parse_special, struct token_ids *ids, struct err *err);
 

@@ -1,0 +1,30 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef DUSK_IO_SPM_MODEL_H
+#define DUSK_IO_SPM_MODEL_H
+
+/* Is this tokenizer.model fit to be given to SentencePiece?
+ *
+ * SentencePiece up to 0.2.1 trusts its model file: hostile ones make it read outside of
+ * its arrays. The file is a protobuf (sentencepiece_model.proto); this walks it, with
+ * every length checked, and refuses what the library would stumble over: sizes, piece
+ * types and counts, user-defined pieces nested deeper than its buffer, and a character
+ * map (a double-array trie, Darts) with links that leave the array, meet in a circle or
+ * give more matches than its buffer holds. Pure, local. */
+
+#include <stddef.h>
+
+#include "src/base/err.h"
+
+enum {
+    SPM_MODEL_BYTES = 64 << 20,   /* of the whole file */
+    SPM_PIECES = 1 << 20,         /* in the vocabulary */
+    SPM_PIECE_BYTES = 4096,       /* of one piece */
+    SPM_CHARSMAP_BYTES = 4 << 20, /* of a character map; SentencePiece's own: 0.25 MB */
+    SPM_NESTED_PIECES = 64,       /* user-defined ones that begin with one another */
+    SPM_NESTED_RULES = 32         /* rules of a character map, likewise */
+};
+
+/* 0, or -1 with err set (ERR_INPUT) naming `name` and what is wrong. */
+int spm_model_check(const void *model, size_t bytes, const char *name, struct err *err);
+
+#endif

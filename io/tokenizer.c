@@ -1,0 +1,189 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "io/tokenizer.h"
+
+#include "io/spm_model.h"
+#include "io/spm_shim.h"
+#include "src/base/check.h"
+#include "src/base/mem.h"
+
+#include <xxhash.h>
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { SPECIALS = 3, WHY_BYTES = 256 };
+
+struct tokenizer {
+    struct spm *spm;
+    int vocab, bos, eos, unk;
+    char hash[33];
+    struct special {
+        const char *text; /* borrowed from spm */
+        size_t bytes;
+        int id;
+    } special[SPECIALS]; /* what parse_special cuts out */
+    int specials;
+};
+
+static void add_special(struct tokenizer *t, int id)
+{
+    if (id < 0)
+        return;
+    const char *text = spm_piece(t->spm, id);
+    t->special[t->specials++] = (struct special){text, strlen(text), id};
+}
+
+struct tokenizer *tokenizer_create(const void *model, size_t bytes, const char *name,
+                                   struct err *err)
+{
+    char why[WHY_BYTES] = "";
+    if (spm_model_check(model, bytes, name, err))
+        return NULL;
+    struct tokenizer *t = mem_array(1, sizeof *t, err);
+    if (!t)
+        return NULL;
+    t->spm = spm_create(model, bytes, why, sizeof why);
+    if (!t->spm) {
+        err_set(err, ERR_INPUT, "%s: SentencePiece refuses it: %s", name, why);
+        mem_free(t);
+        return NULL;
+    }
+    t->vocab = spm_vocab(t->spm);
+    t->bos = spm_bos(t->spm);
+    t->eos = spm_eos(t->spm);
+    t->unk = spm_unk(t->spm);
+    add_special(t, t->bos);
+    add_special(t, t->eos);
+    add_special(t, t->unk);
+    XXH128_hash_t h = XXH3_128bits(model, bytes);
+    snprintf(t->hash, sizeof t->hash, "%016llx%016llx", (unsigned long long)h.high64,
+             (unsigned long long)h.low64);
+    return t;
+}
+
+void tokenizer_destroy(struct tokenizer *t)
+{
+    if (!t)
+        return;
+    spm_destroy(t->spm);
+    mem_free(t);
+}
+
+int tokenizer_vocab(const struct tokenizer *t)
+{
+    return t->vocab;
+}
+
+int tokenizer_bos(const struct tokenizer *t)
+{
+    return t->bos;
+}
+
+int tokenizer_eos(const struct tokenizer *t)
+{
+    return t->eos;
+}
+
+int tokenizer_unk(const struct tokenizer *t)
+{
+    return t->unk;
+}
+
+void tokenizer_hash(const struct tokenizer *t, char *hex, size_t size)
+{
+    CHECK(size >= sizeof t->hash, "room for %zu bytes", size);
+    memcpy(hex, t->hash, sizeof t->hash);
+}
+
+static int append_ids(void *context, const int *ids, size_t n)
+{
+    struct token_ids *to = context;
+    int64_t need = to->n + (int64_t)n;
+    if (need > to->room) {
+        int64_t room = need + need / 2 + 64;
+        int32_t *grown = realloc(to->id, (size_t)room * sizeof *grown);
+        if (!grown)
+            return -1;
+        to->id = grown;
+        to->room = room;
+    }
+    for (size_t i = 0; i < n; i++)
+        to->id[to->n + (int64_t)i] = ids[i];
+    to->n = need;
+    return 0;
+}
+
+static int encode_plain(const struct tokenizer *t, const char *text, size_t bytes,
+                        struct token_ids *ids, struct err *err)
+{
+    char why[WHY_BYTES] = "no memory for the ids";
+    if (bytes && spm_encode(t->spm, text, bytes, append_ids, ids, why, sizeof why))
+        return err_set(err, ERR_OTHER,
+                       "SentencePiece failed on a text of %zu bytes: %s", bytes, why);
+    return 0;
+}
+
+static const struct special *special_at(const struct tokenizer *t, const char *text,
+                                        size_t bytes)
+{
+    const struct special *best = NULL;
+    for (int i = 0; i < t->specials; i++) {
+        const struct special *s = &t->special[i];
+        if (s->bytes <= bytes && memcmp(text, s->text, s->bytes) == 0 &&
+            (!best || s->bytes > best->bytes))
+            best = s;
+    }
+    return best;
+}
+
+int tokenizer_encode(const struct tokenizer *t, const char *text, size_t bytes,
+                     bool parse_special, struct token_ids *ids, struct err *err)
+{
+    int64_t before = ids->n;
+    size_t begin = 0;
+    for (size_t i = 0; parse_special && i < bytes;) {
+        const struct special *s = special_at(t, text + i, bytes - i);
+        if (!s) {
+            i++;
+            continue;
+        }
+        if (encode_plain(t, text + begin, i - begin, ids, err))
+            goto fail;
+        if (append_ids(ids, &s->id, 1)) {
+            err_set(err, ERR_OTHER, "memory: none left for token ids");
+            goto fail;
+        }
+        i += s->bytes;
+        begin = i;
+    }
+    if (encode_plain(t, text + begin, bytes - begin, ids, err))
+        goto fail;
+    return 0;
+fail:
+    ids->n = before;
+    return -1;
+}
+
+char *tokenizer_decode(const struct tokenizer *t, const int32_t *ids, int64_t n,
+                       struct err *err)
+{
+    char why[WHY_BYTES] = "";
+    for (int64_t i = 0; i < n; i++)
+        if (ids[i] < 0 || ids[i] >= t->vocab) {
+            err_set(err, ERR_INPUT,
+                    "token %lld of %lld: expected an id below %d, found %d",
+                    (long long)i, (long long)n, t->vocab, (int)ids[i]);
+            return NULL;
+        }
+    char *text = spm_decode(t->spm, ids, (size_t)n, why, sizeof why);
+    if (!text)
+        err_set(err, ERR_OTHER, "SentencePiece failed on %lld ids: %s", (long long)n,
+                why);
+    return text;
+}
+
+const char *tokenizer_piece(const struct tokenizer *t, int32_t id)
+{
+    return id < 0 || id >= t->vocab ? NULL : spm_piece(t->spm, id);
+}
