@@ -1,0 +1,247 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "mpi/runner.h"
+
+#include "mpi/comm_mpi.h"
+#include "mpi/mpx.h"
+#include "mpi/tags.h"
+#include "src/base/check.h"
+#include "src/base/clock.h"
+#include "src/base/mem.h"
+
+#include <stdbool.h>
+
+enum {
+    /* A message travels in pieces of at most so many floats: 16 MiB, far below the 2
+     * GiB where MPI's int counts and some transports end. */
+    PIECE_FLOATS = 1 << 22,
+    ALIGN_FLOATS = 16
+};
+
+/* Messages of one direction on one side of a stage: a ring of buffers, each with the
+ * requests of its message. Message i is micro-batch i's, as every kind of operation
+ * rises. A lane that a stage does not have has no buffers. */
+struct lane {
+    int peer; /* stage */
+    enum tag tag;
+    int buffers;
+    float *data;           /* [buffers][stride] */
+    MPI_Request *requests; /* [buffers][pieces] */
+    int posted, freed;     /* receives of this run: asked for; no longer needed */
+};
+
+struct runner {
+    const struct comm *axis;
+    const struct schedule *schedule;
+    int stage;
+    bool backward;
+    int64_t max_floats, stride;
+    int pieces;
+    struct lane in, out, din, dout;
+};
+
+static int at_most(int a, int b)
+{
+    return a < b ? a : b;
+}
+
+/* Buffers of each lane at a stage. One input more than micro-batches alive, so that the
+ * next can arrive while all slots are full. */
+struct lane_sizes {
+    int in, out, din, dout;
+};
+
+static struct lane_sizes sizes_of(const struct schedule *s, int stage)
+{
+    int m = s->micro_batches, two = at_most(SCHEDULE_BUFFERS, m);
+    bool first = stage == 0, last = stage == s->stages - 1;
+    bool backward = s->kind != SCHEDULE_FORWARD;
+    return (struct lane_sizes){
+        .in = first ? 0 : at_most(s->slots[stage] + 1, m),
+        .out = last ? 0 : two,
+        .din = backward && !first ? two : 0,
+        .dout = backward && !last ? two : 0,
+    };
+}
+
+static int64_t stride_of(int64_t max_floats)
+{
+    return (max_floats + ALIGN_FLOATS - 1) / ALIGN_FLOATS * ALIGN_FLOATS;
+}
+
+static int pieces_of(int64_t floats)
+{
+    return to_int((floats + PIECE_FLOATS - 1) / PIECE_FLOATS);
+}
+
+int64_t runner_bytes(const struct grid *grid, const struct schedule *schedule,
+                     int64_t max_floats)
+{
+    struct lane_sizes n = sizes_of(schedule, grid->stage);
+    int64_t buffers = n.in + n.out + n.din + n.dout;
+    int64_t request_bytes = pieces_of(max_floats) * (int64_t)sizeof(MPI_Request);
+    return buffers * (stride_of(max_floats) * (int64_t)sizeof(float) + request_bytes);
+}
+
+static int lane_init(struct runner *r, struct lane *l, int buffers, int peer,
+                     enum tag tag, struct err *err)
+{
+    *l = (struct lane){.peer = peer, .tag = tag, .buffers = buffers};
+    if (buffers == 0)
+        return 0;
+    int64_t requests = (int64_t)buffers * r->pieces;
+    l->data = mem_array(buffers * r->stride, sizeof *l->data, err);
+    l->requests = mem_array(requests, sizeof(MPI_Request), err);
+    if (!l->data || !l->requests)
+        return -1;
+    for (int64_t i = 0; i < requests; i++)
+        l->requests[i] = MPI_REQUEST_NULL;
+    return 0;
+}
+
+static void lane_fini(struct lane *l)
+{
+    mem_free(l->data);
+    mem_free(l->requests);
+}
+
+struct runner *runner_create(const struct grid *grid, const struct schedule *schedule,
+                             int64_t max_floats, struct err *err)
+{
+    if (grid->pipeline != schedule->stages) {
+        err_set(err, ERR_OTHER, "runner: a schedule of %d stages on a pipeline of %d",
+                schedule->stages, grid->pipeline);
+        return NULL;
+    }
+    if (schedule_check(schedule, err))
+        return NULL;
+    struct runner *r = mem_array(1, sizeof *r, err);
+    if (!r)
+        return NULL;
+    int stage = grid->stage;
+    r->axis = grid->pipe_axis;
+    r->schedule = schedule;
+    r->stage = stage;
+    r->backward = schedule->kind != SCHEDULE_FORWARD;
+    r->max_floats = max_floats;
+    r->stride = stride_of(max_floats);
+    r->pieces = pieces_of(max_floats);
+    struct lane_sizes n = sizes_of(schedule, stage);
+    if (lane_init(r, &r->in, n.in, stage - 1, TAG_FORWARD, err) ||
+        lane_init(r, &r->out, n.out, stage + 1, TAG_FORWARD, err) ||
+        lane_init(r, &r->din, n.din, stage - 1, TAG_BACKWARD, err) ||
+        lane_init(r, &r->dout, n.dout, stage + 1, TAG_BACKWARD, err)) {
+        runner_destroy(r);
+        return NULL;
+    }
+    return r;
+}
+
+void runner_destroy(struct runner *r)
+{
+    if (!r)
+        return;
+    lane_fini(&r->in);
+    lane_fini(&r->out);
+    lane_fini(&r->din);
+    lane_fini(&r->dout);
+    mem_free(r);
+}
+
+static float *buffer(const struct runner *r, const struct lane *l, int i)
+{
+    return l->buffers ? l->data + i % l->buffers * r->stride : NULL;
+}
+
+static MPI_Request *requests(const struct runner *r, const struct lane *l, int i)
+{
+    return l->requests + i % l->buffers * r->pieces;
+}
+
+/* Starts message i of `floats` numbers; the two ends cut it alike. */
+static void start(const struct runner *r, struct lane *l, int i, int64_t floats,
+                  bool receive)
+{
+    CHECK(floats >= 0 && floats <= r->max_floats, "micro-batch %d: %lld floats of %lld",
+          i, (long long)floats, (long long)r->max_floats);
+    float *data = buffer(r, l, i);
+    MPI_Request *request = requests(r, l, i);
+    for (int64_t at = 0; at < floats; at += PIECE_FLOATS, request++) {
+        int n = floats - at < PIECE_FLOATS ? (int)(floats - at) : PIECE_FLOATS;
+        if (receive)
+            MPX(MPI_Irecv(data + at, n, MPI_FLOAT, l->peer, l->tag, comm_mpi(r->axis),
+                          request));
+        else
+            MPX(MPI_Isend(data + at, n, MPI_FLOAT, l->peer, l->tag, comm_mpi(r->axis),
+                          request));
+    }
+}
+
+static void finish(const struct runner *r, const struct lane *l, int i, double *wait_s)
+{
+    if (l->buffers == 0)
+        return;
+    double start_s = clock_s();
+    comm_wait(r->axis, r->pieces, requests(r, l, i));
+    *wait_s += clock_s() - start_s;
+}
+
+/* Asks for every message that a buffer is free for. */
+static void post_receives(const struct runner *r, struct lane *l, const int64_t *floats)
+{
+    int m = l->buffers ? r->schedule->micro_batches : 0;
+    while (l->posted < m && l->posted - l->freed < l->buffers) {
+        start(r, l, l->posted, floats[l->posted], true);
+        l->posted++;
+    }
+}
+
+static void execute(struct runner *r, struct pipe_op op,
+                    const struct runner_calls *calls, const int64_t *floats,
+                    double *wait_s)
+{
+    int i = op.micro_batch, slot = i % r->schedule->slots[r->stage];
+    switch (op.kind) {
+    case PIPE_RECV_FORWARD:
+        finish(r, &r->in, i, wait_s);
+        break;
+    case PIPE_RECV_BACKWARD:
+        finish(r, &r->dout, i, wait_s);
+        break;
+    case PIPE_SEND_FORWARD:
+        start(r, &r->out, i, floats[i], false);
+        break;
+    case PIPE_SEND_BACKWARD:
+        start(r, &r->din, i, floats[i], false);
+        break;
+    case PIPE_FORWARD:
+        finish(r, &r->out, i, wait_s); /* the message before in this buffer */
+        calls->forward(calls->context, i, slot, buffer(r, &r->in, i),
+                       buffer(r, &r->out, i));
+        if (!r->backward)
+            r->in.freed++;
+        break;
+    case PIPE_BACKWARD:
+        finish(r, &r->din, i, wait_s);
+        calls->backward(calls->context, i, slot, buffer(r, &r->dout, i),
+                        buffer(r, &r->din, i));
+        r->in.freed++;
+        r->dout.freed++;
+        break;
+    }
+}
+
+void runner_run(struct runner *r, const struct runner_calls *calls,
+                const int64_t *floats, double *wait_s)
+{
+    r->in.posted = r->in.freed = 0;
+    r->dout.posted = r->dout.freed = 0;
+    for (int at = 0; at < r->schedule->ops[r->stage]; at++) {
+        post_receives(r, &r->in, floats);
+        post_receives(r, &r->dout, floats);
+        execute(r, r->schedule->op[r->stage][at], calls, floats, wait_s);
+    }
+    for (int i = 0; i < r->out.buffers; i++)
+        finish(r, &r->out, i, wait_s);
+    for (int i = 0; i < r->din.buffers; i++)
+        finish(r, &r->din, i, wait_s);
+}

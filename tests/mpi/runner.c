@@ -1,0 +1,258 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "mpi/runner.h"
+
+#include "src/base/rng.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+
+#include <cmocka.h>
+
+/* A chain of affine maps y = scale x + shift, one a stage, on whole numbers small
+ * enough to be exact in floats; the loss is sum((j + 1) y_j) / 1, so that every input,
+ * output and gradient is known beforehand. Every rank computes all of them, and checks
+ * what the runner hands to it. */
+
+enum { MAX_MICRO_BATCHES = 16 };
+
+struct chain {
+    int stages, stage, slots;
+    bool backward_wanted;
+    const int64_t *floats;
+    uint64_t seed; /* of the delays; 0: none */
+    const float *in[MAX_MICRO_BATCHES];
+    int holder[MAX_MICRO_BATCHES]; /* micro-batch in each slot, -1: free */
+    int forwards, backwards;
+    double weight_gradient, want_gradient;
+    int64_t wrong;
+};
+
+static float scale(int stage)
+{
+    return (float)(1 + stage % 3);
+}
+
+static float first_input(int micro_batch, int64_t j)
+{
+    return (float)((j * 7 + micro_batch * 3) % 11);
+}
+
+static float value(int stage, int micro_batch, int64_t j)
+{
+    float x = first_input(micro_batch, j);
+    for (int s = 0; s < stage; s++)
+        x = scale(s) * x + (float)s;
+    return x;
+}
+
+/* Gradient of the loss by the output of `stage`. */
+static float gradient(const struct chain *c, int stage, int64_t j)
+{
+    float g = (float)(j % 13 + 1);
+    for (int s = c->stages - 1; s > stage; s--)
+        g *= scale(s);
+    return g;
+}
+
+static void delay(struct chain *c, int what)
+{
+    if (!c->seed)
+        return;
+    struct timespec t = {0};
+    uint64_t draw = rng_u64(c->seed, (uint64_t)c->stage, (uint64_t)what);
+    t.tv_nsec = draw % 4 ? 0 : (long)(draw / 4 % 3000000);
+    nanosleep(&t, NULL);
+}
+
+static void forward(void *context, int i, int slot, const float *in, float *out)
+{
+    struct chain *c = context;
+    int64_t n = c->floats[i];
+    c->wrong += (in == NULL) != (c->stage == 0);
+    c->wrong += (out == NULL) != (c->stage == c->stages - 1);
+    c->wrong += slot < 0 || slot >= c->slots || c->holder[slot] >= 0;
+    if (c->backward_wanted)
+        c->holder[slot] = i;
+    c->in[i] = in;
+    delay(c, c->forwards++);
+    for (int64_t j = 0; j < n; j++) {
+        float x = in ? in[j] : first_input(i, j);
+        c->wrong += x != value(c->stage, i, j);
+        if (out)
+            out[j] = scale(c->stage) * x + (float)c->stage;
+    }
+}
+
+static void backward(void *context, int i, int slot, const float *dout, float *din)
+{
+    struct chain *c = context;
+    c->wrong += (din == NULL) != (c->stage == 0);
+    c->wrong += (dout == NULL) != (c->stage == c->stages - 1);
+    c->wrong += c->holder[slot] != i || c->backwards != i;
+    c->holder[slot] = -1;
+    delay(c, 100 + c->backwards++);
+    for (int64_t j = 0; j < c->floats[i]; j++) {
+        float g = dout ? dout[j] : gradient(c, c->stage, j);
+        float x = c->in[i] ? c->in[i][j] : first_input(i, j); /* must still be there */
+        c->wrong += g != gradient(c, c->stage, j);
+        c->weight_gradient += (double)g * (double)x;
+        c->want_gradient +=
+            (double)gradient(c, c->stage, j) * (double)value(c->stage, i, j);
+        if (din)
+            din[j] = scale(c->stage) * g;
+    }
+}
+
+static void run_once(const struct grid *g, struct runner *r, const struct schedule *s,
+                     const int64_t *floats, uint64_t seed, double *wait_s)
+{
+    struct chain c = {.stages = g->pipeline,
+                      .stage = g->stage,
+                      .slots = s->slots[g->stage],
+                      .backward_wanted = s->kind != SCHEDULE_FORWARD,
+                      .floats = floats,
+                      .seed = seed};
+    for (int i = 0; i < MAX_MICRO_BATCHES; i++)
+        c.holder[i] = -1;
+    struct runner_calls calls = {&c, forward, c.backward_wanted ? backward : NULL};
+    runner_run(r, &calls, floats, wait_s);
+    assert_int_equal(c.wrong, 0);
+    assert_int_equal(c.forwards, s->micro_batches);
+    assert_int_equal(c.backwards, c.backward_wanted ? s->micro_batches : 0);
+    if (c.weight_gradient != c.want_gradient)
+        fail_msg("stage %d: weight gradient %.17g, expected %.17g", g->stage,
+                 c.weight_gradient, c.want_gradient);
+}
+
+static void chains_give_known_numbers(void **state)
+{
+    struct comm *world = *state;
+    static const enum schedule_kind kinds[] = {SCHEDULE_GPIPE, SCHEDULE_1F1B,
+                                               SCHEDULE_FORWARD};
+    static const int micro_batches[] = {1, 2, 3, 8, MAX_MICRO_BATCHES};
+    enum { MAX_FLOATS = 20000, RUNS = 3 };
+    int size = comm_size(world);
+    for (int pipeline = 1; pipeline <= size; pipeline++) {
+        struct err err = {0};
+        struct grid g;
+        if (grid_init(&g, world, pipeline, 0, &err))
+            continue;
+        for (int k = 0; k < 3; k++)
+            for (int m = 0; m < 5; m++) {
+                struct schedule s;
+                int64_t floats[MAX_MICRO_BATCHES];
+                for (int i = 0; i < MAX_MICRO_BATCHES; i++)
+                    floats[i] =
+                        (int64_t)(rng_u64(5, 0, (uint64_t)i) % (MAX_FLOATS + 1));
+                floats[1] = 0;
+                floats[2] = 1;
+                floats[3] = MAX_FLOATS;
+                assert_int_equal(
+                    schedule_init(&s, kinds[k], pipeline, micro_batches[m], &err), 0);
+                struct runner *r = runner_create(&g, &s, MAX_FLOATS, &err);
+                assert_non_null(r);
+                double wait_s = 0;
+                for (uint64_t run = 0; run < RUNS; run++)
+                    run_once(&g, r, &s, floats, run, &wait_s);
+                assert_true(wait_s >= 0 && (pipeline > 1 || wait_s < 1e-3));
+                runner_destroy(r);
+                schedule_fini(&s);
+            }
+        grid_fini(&g);
+    }
+}
+
+/* Messages of several pieces, and of one float more than whole pieces. */
+static void messages_of_several_pieces(void **state)
+{
+    struct comm *world = *state;
+    enum { PIECE = 1 << 22, M = 2 };
+    struct err err = {0};
+    struct grid g;
+    struct schedule s;
+    int64_t floats[M] = {2 * PIECE + 1, PIECE};
+    if (comm_size(world) > 2)
+        return;
+    assert_int_equal(grid_init(&g, world, comm_size(world), 1, &err), 0);
+    assert_int_equal(schedule_init(&s, SCHEDULE_1F1B, g.pipeline, M, &err), 0);
+    struct runner *r = runner_create(&g, &s, floats[0], &err);
+    assert_non_null(r);
+    double wait_s = 0;
+    run_once(&g, r, &s, floats, 0, &wait_s);
+    runner_destroy(r);
+    schedule_fini(&s);
+    grid_fini(&g);
+}
+
+static void bytes_are_those_of_the_plan(void **state)
+{
+    (void)state;
+    /* in: slots + 1, but no more than micro-batches; the others two. 1,000 floats are
+     * 1,008 with their padding, and one request a buffer. */
+    static const struct {
+        enum schedule_kind kind;
+        int stages, micro_batches, stage, buffers;
+    } rows[] = {
+        {SCHEDULE_1F1B, 4, 8, 0, 0 + 2 + 0 + 2},
+        {SCHEDULE_1F1B, 4, 8, 1, 4 + 2 + 2 + 2},
+        {SCHEDULE_1F1B, 4, 8, 3, 2 + 0 + 2 + 0},
+        {SCHEDULE_GPIPE, 4, 8, 1, 8 + 2 + 2 + 2},
+        {SCHEDULE_1F1B, 4, 1, 1, 1 + 1 + 1 + 1},
+        {SCHEDULE_FORWARD, 4, 8, 1, 3 + 2},
+        {SCHEDULE_1F1B, 1, 8, 0, 0},
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        struct err err = {0};
+        struct schedule s;
+        struct grid g = {.pipeline = rows[i].stages, .data = 1, .stage = rows[i].stage};
+        assert_int_equal(schedule_init(&s, rows[i].kind, rows[i].stages,
+                                       rows[i].micro_batches, &err),
+                         0);
+        assert_int_equal(runner_bytes(&g, &s, 1000),
+                         rows[i].buffers * (1008 * 4 + (int64_t)sizeof(void *)));
+        schedule_fini(&s);
+    }
+}
+
+static void a_wrong_schedule_is_refused(void **state)
+{
+    (void)state;
+    struct err err = {0};
+    struct schedule s;
+    struct grid g = {.pipeline = 1, .data = 1, .pipe_axis = comm_self()};
+    assert_int_equal(schedule_init(&s, SCHEDULE_1F1B, 1, 3, &err), 0);
+    s.ops[0]--;
+    assert_null(runner_create(&g, &s, 10, &err));
+    assert_non_null(strstr(err.text, "backward of micro-batch 2 is missing"));
+    s.ops[0]++;
+    g.pipeline = 2;
+    assert_null(runner_create(&g, &s, 10, &err));
+    assert_non_null(strstr(err.text, "a schedule of 1 stages on a pipeline of 2"));
+    schedule_fini(&s);
+}
+
+int main(int argc, char **argv)
+{
+    struct err err = {0};
+    struct comm *world = comm_start(&argc, &argv, &err);
+    if (!world) {
+        fprintf(stderr, "%s\n", err.text);
+        return 1;
+    }
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_prestate(chains_give_known_numbers, comm_self()),
+        cmocka_unit_test_prestate(chains_give_known_numbers, world),
+        cmocka_unit_test_prestate(messages_of_several_pieces, world),
+        cmocka_unit_test(bytes_are_those_of_the_plan),
+        cmocka_unit_test(a_wrong_schedule_is_refused),
+    };
+    int failures = cmocka_run_group_tests(tests, NULL, NULL);
+    comm_finish(world);
+    return failures ? 1 : 0;
+}
