@@ -3,7 +3,7 @@
 #include "src/train/trainer.h"
 
 static const struct option train_options[] = {
-    {"--set", "KEY=VALUE",
+    {"--set", "KEY=VALUE...",
      "override a key of the run file, as in --set optim.lr=3e-4; VALUE is YAML; may be "
      "repeated"},
     {0}};
