@@ -5,7 +5,7 @@
 /* A sealed HDF5 file: named arrays and attributes, every byte under a checksum.
  *
  * HDF5 makes the layout: rank 0 creates every dataset contiguous, allocated early,
- * never filled, aligned to 64 KiB, and asks for its offset in the file; the bytes then
+ * never filled, aligned to a page, and asks for its offset in the file; the bytes then
  * move by plain pwrite and pread from all ranks at once (MPI-IO has hung and corrupted
  * here, see HACKING.md). Outsiders read it with h5dump and h5py.
  *
@@ -19,6 +19,7 @@
  * Written under a temporary name beside the final one; sealed_commit syncs on every
  * rank that wrote, seals, renames, syncs the folder. */
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -46,7 +47,9 @@ struct sealed_array {
     int64_t dim[SEALED_MAX_DIMS];
     bool stacked; /* blocks start anew at each index of dim[0] */
     /* for virtual arrays (link files): source file and, for each new layer, its source
-     * layer; source_path NULL for a real array. Both borrowed by sealed_create. */
+     * layer; source_path NULL for a real array. Both borrowed by sealed_create. As read
+     * back every virtual array has a list, `stacked` is false and source_layers is one
+     * more than the highest source layer used. */
     const char *source_path; /* as stored: relative to the file's folder */
     const int *source_layer; /* [dim[0]] if stacked, else NULL: whole */
     int source_layers;       /* dim[0] of the source */
@@ -54,7 +57,8 @@ struct sealed_array {
 
 enum sealed_attr_kind { SEALED_INT, SEALED_DOUBLE, SEALED_STRING, SEALED_INTS };
 struct sealed_attr {
-    const char *group, *name; /* "/model", "layers"; groups are made as needed */
+    const char *group, *name; /* "/model", "layers"; groups are made as needed; the
+                                path of an array puts it on that array */
     enum sealed_attr_kind kind;
     int64_t i;
     double d;
@@ -102,6 +106,7 @@ const struct sealed_attr *sealed_attr_at(const struct sealed *s, int i);
 const struct sealed_attr *sealed_attr_find(const struct sealed *s, const char *group,
                                            const char *name); /* NULL: none */
 uint64_t sealed_identity(const struct sealed *s); /* the seal's hash of itself */
+const char *sealed_path(const struct sealed *s);  /* as given to sealed_open */
 
 /* Reads whole blocks as in sealed_write and verifies their checksums; a mismatch is
  * ERR_INPUT naming file, array, layer and byte range. Virtual arrays are refused
