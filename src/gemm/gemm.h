@@ -12,8 +12,10 @@
  * the same, so the caller takes the lowest level of all ranks and hands it to
  * gemm_create.
  *
- * Each element of C is one sum over k in an order that depends on m, n, k and the
- * family only: not on the number of threads, nor on which row of a larger matrix it is.
+ * Each element of C is one sum over k in an order that depends on k and the family
+ * only: not on m, n, the element's place, transposes, leading dimensions, addresses or
+ * the number of threads. So a product of some rows has the bits of the whole product's
+ * rows. (BLIS's path for small matrices breaks this and is not used.)
  */
 
 #include <stdint.h>

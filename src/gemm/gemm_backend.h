@@ -1,0 +1,31 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef DUSK_GEMM_GEMM_BACKEND_H
+#define DUSK_GEMM_GEMM_BACKEND_H
+
+/* What a backend of src/gemm/gemm.h brings: one product on the calling thread. Threads
+ * are gemm.c's part: it cuts C into tiles, so no backend may let an element's bits
+ * depend on the tile that it lies in. Private to the folder. */
+
+#include "src/gemm/gemm.h"
+
+#include <stddef.h>
+
+/* Any matrix, by strides: element (i, j) is p[i * row + j * col]. */
+struct gemm_matrix {
+    const float *p;
+    int64_t row, col;
+};
+
+/* C[m,n] = A[m,k] B[k,n] + beta C, C row-major with leading dimension ldc; m, n, k >=
+ * 1. */
+typedef void gemm_tile_fn(int64_t m, int64_t n, int64_t k, struct gemm_matrix a,
+                          struct gemm_matrix b, float beta, float *c, int64_t ldc);
+
+gemm_tile_fn gemm_ref_tile, gemm_blis_tile;
+
+/* Initialises BLIS for the level, once a process, and writes the name of what computes.
+ * 0, or -1 with err set: already initialised for another level, or a BLIS_ARCH_TYPE
+ * that BLIS would misread. */
+int gemm_blis_start(enum gemm_level level, char *name, size_t size, struct err *err);
+
+#endif
