@@ -1,0 +1,113 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "src/model/swiglu.h"
+
+#include <math.h>
+#include <omp.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "tests/model/plain.h"
+
+struct problem {
+    int n;
+    struct values gate, up, dact;
+    double *act;
+};
+
+static double objective(void *context)
+{
+    struct problem *p = context;
+    plain_swiglu(p->n, p->gate.exact, p->up.exact, p->act);
+    double sum = 0;
+    for (int i = 0; i < p->n; i++)
+        sum += p->dact.exact[i] * p->act[i];
+    return sum;
+}
+
+static void equals_double_and_finite_differences(void **state)
+{
+    (void)state;
+    static const struct {
+        int n;
+        double scale;
+    } rows[] = {{1, 1}, {15, 1}, {118, 3}, {300, 12}};
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        int n = rows[i].n;
+        struct problem p = {.n = n,
+                            .gate = values_create(n, rows[i].scale, 1),
+                            .up = values_create(n, 1, 2),
+                            .dact = values_create(n, 1, 3),
+                            .act = calloc((size_t)n, sizeof(double))};
+        struct values act = values_zero(n);
+        swiglu_forward(n, p.gate.single, p.up.single, act.single);
+        objective(&p);
+        expect_close("act", n, act.single, p.act, 1e-6);
+        swiglu_backward(n, p.gate.single, p.up.single, p.dact.single);
+        expect_gradient("dgate", objective, &p, n, p.gate.exact, p.gate.single, 2e-6);
+        expect_gradient("dup", objective, &p, n, p.up.exact, p.up.single, 2e-6);
+        objective(&p); /* its last call had one input moved */
+        expect_close("act again", n, p.dact.single, p.act, 1e-6);
+        values_destroy(&p.gate);
+        values_destroy(&p.up);
+        values_destroy(&p.dact);
+        values_destroy(&act);
+        free(p.act);
+    }
+}
+
+static void is_silu_at_the_ends(void **state)
+{
+    (void)state;
+    static const struct {
+        float gate, act;
+    } rows[] = {{0, 0}, {200, 200}, {-200, 0}, {1e30f, 1e30f}};
+    const float one = 1;
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        float act;
+        swiglu_forward(1, &rows[i].gate, &one, &act);
+        print_message("silu(%g) = %g\n", (double)rows[i].gate, (double)act);
+        assert_true(act == rows[i].act);
+    }
+    float nan = NAN, act, d = 1, up = 1;
+    swiglu_forward(1, &nan, &one, &act);
+    assert_true(isnan(act));
+    swiglu_backward(1, &nan, &up, &d);
+    assert_true(isnan(nan) && isnan(up));
+}
+
+static void has_the_same_bits_on_any_threads_and_address(void **state)
+{
+    (void)state;
+    enum { N = 20011 };
+    struct values expect = values_zero(4 * N);
+    for (int threads = 1; threads <= 3; threads++) {
+        omp_set_num_threads(threads);
+        struct values v = values_create(3 * N, 2, 1), room = values_zero(4 * N + 3);
+        float *gate = room.single + threads, *up = gate + N, *dact = up + N;
+        float *act = dact + N;
+        memcpy(gate, v.single, 3 * N * sizeof *gate);
+        swiglu_forward(N, gate, up, act);
+        swiglu_backward(N, gate, up, dact);
+        if (threads == 1)
+            memcpy(expect.single, gate, 4 * N * sizeof *gate);
+        assert_memory_equal(expect.single, gate, 4 * N * sizeof *gate);
+        values_destroy(&v);
+        values_destroy(&room);
+    }
+    values_destroy(&expect);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(equals_double_and_finite_differences),
+        cmocka_unit_test(is_silu_at_the_ends),
+        cmocka_unit_test(has_the_same_bits_on_any_threads_and_address),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
