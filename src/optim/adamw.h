@@ -3,9 +3,14 @@
 #define DUSK_OPTIM_ADAMW_H
 
 /* AdamW (Loshchilov and Hutter, arXiv 1711.05101) on a flat range, as
- * torch.optim.AdamW: w *= 1 - lr wd;  m += (g - m)(1 - beta1);  v = beta2 v + (1 -
- * beta2) g^2 w -= lr / (1 - beta1^t) m / (sqrt(v) / sqrt(1 - beta2^t) + eps) Local;
- * element by element, so bits depend neither on threads nor on the range. */
+ * torch.optim.AdamW:
+ *
+ *     m += (g - m)(1 - beta1)
+ *     v = beta2 v + (1 - beta2) g^2
+ *     w = (1 - lr wd) w - lr / (1 - beta1^t) m / (sqrt(v) / sqrt(1 - beta2^t) + eps)
+ *
+ * Arithmetic in fp32, the step's factors in double and rounded once. Local; element by
+ * element, so bits depend neither on threads nor on the range. */
 
 #include <stdbool.h>
 #include <stdint.h>
