@@ -102,8 +102,8 @@ char *run_format(const struct run *r, struct err *err);
  * YAML's flow style. NULL with err set for an unknown key. */
 char *run_value(const struct run *r, const char *key, struct err *err);
 
-/* Every key of the schema in its order, "run.name" ...; ends with NULL. */
-const char *const *run_keys(void);
+/* The i-th key of the schema, "run.name" for 0; NULL past the last. */
+const char *run_key(int i);
 
 /* Optimizer steps of the run: train.steps, or train.tokens rounded up to whole steps.
  */

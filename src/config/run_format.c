@@ -127,3 +127,11 @@ char *run_value(const struct run *r, const char *key, struct err *err)
         format_flow(s, r, out);
     return finish(out, &text, err);
 }
+
+const char *run_key(int i)
+{
+    int known = 0;
+    while (known <= i && schema_keys[known].path)
+        known++;
+    return i >= 0 && i < known ? schema_keys[i].path : NULL;
+}

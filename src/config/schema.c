@@ -185,7 +185,7 @@ const struct key schema_keys[] = {
      .missing = "[]",
      .example = "[{name: \"held-out\", path: \"train.valid.h5\"}]",
      .help = "Held-out token sets; metrics.jsonl gets eval_NAME_loss and "
-             "eval_NAME_ppl. NAME: letters, digits, _ and -."},
+             "eval_NAME_perplexity. NAME: letters, digits, _ and -."},
     {.path = "data.seq_len",
      .type = KEY_INT,
      .offset = AT(data.seq_len),

@@ -301,14 +301,15 @@ int start_check(const struct start *s, const char *data, const char *gemm,
     const char *text = ckpt_info_value(info, "run");
     struct run old;
     if (text && run_parse(&old, s->path, text, err) == 0) {
-        for (const char *const *key = run_keys(); *key; key++) {
+        const char *key;
+        for (int k = 0; (key = run_key(k)); k++) {
             bool must = false;
             for (int i = 0; i < MUST_MATCH; i++)
-                must = must || strcmp(*key, must_match[i]) == 0;
-            char *before = must ? NULL : run_value(&old, *key, err);
-            char *now = must ? NULL : run_value(s->run, *key, err);
+                must = must || strcmp(key, must_match[i]) == 0;
+            char *before = must ? NULL : run_value(&old, key, err);
+            char *now = must ? NULL : run_value(s->run, key, err);
             if (before && now && strcmp(before, now) != 0)
-                log_line(s->log, "%s was %s, now it is %s", *key, before, now);
+                log_line(s->log, "%s was %s, now it is %s", key, before, now);
             free(before);
             free(now);
         }

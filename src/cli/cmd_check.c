@@ -1,0 +1,106 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "src/cli/options.h"
+#include "src/config/run.h"
+#include "src/config/schema.h"
+
+static const struct option check_options[] = {
+    {"--set", "a.b=VALUE...",
+     "override a key of the run file, as train does; VALUE is YAML, so null unsets"},
+    {"--print", NULL, "print the whole run as it was understood, defaults included"},
+    {"--reference", NULL, "print every key with its explanation; takes no RUN.yaml"},
+    {0}};
+
+static int run(int argc, char **argv, struct comm *world, const struct log *log);
+
+const struct verb verb_check = {
+    .name = "check",
+    .arguments = "RUN.yaml",
+    .summary = "validate a run file without running it",
+    .description =
+        "Reads the file as train does: an unknown key, a key given twice, a wrong "
+        "type, a value out of range or a combination that cannot work is one line, "
+        "FILE:LINE:COLUMN, what was expected and what was found, with exit code 2. "
+        "Files that the run names are not opened.\n"
+        "If all is well, it says what the run is.",
+    .examples =
+        "dusk check run.yaml\n"
+        "dusk check run.yaml --set optim.lr=2e-5 --set train.steps=100 --print\n"
+        "dusk check --reference > reference.yaml",
+    .options = check_options,
+    .run = run};
+
+enum { SETS_MAX = OPTIONS_MAX };
+
+static int print_text(char *text)
+{
+    if (!text)
+        return -1;
+    fputs(text, stdout);
+    free(text);
+    return 0;
+}
+
+static void print_summary(const char *path, const struct run *r)
+{
+    int64_t steps = run_steps(r);
+    int64_t step_tokens = (int64_t)r->train.global_batch * r->data.seq_len;
+    printf("%s: run %s: %s%s%s, ", path, r->run.name,
+           r->model.init ? r->model.init : "random weights",
+           r->model.layers ? " with layers " : "",
+           r->model.layers ? r->model.layers : "");
+    printf("%" PRId64 " steps of %d x %d = %" PRId64 " tokens, %.4g tokens in all, ",
+           steps, r->train.global_batch, r->data.seq_len, step_tokens,
+           (double)steps * (double)step_tokens);
+    if (r->parallel.data)
+        printf("pipeline %d x data %d = %" PRId64 " ranks\n", r->parallel.pipeline,
+               r->parallel.data, (int64_t)r->parallel.pipeline * r->parallel.data);
+    else
+        printf("pipeline %d x data (ranks / %d)\n", r->parallel.pipeline,
+               r->parallel.pipeline);
+}
+
+static int check(const struct options *o, struct err *err)
+{
+    const char *sets[SETS_MAX], *path = o->arg[0];
+    int n = 0;
+    while (n < SETS_MAX && (sets[n] = options_each(o, "--set", n)))
+        n++;
+    struct run r;
+    if (run_read(&r, path, sets, n, err) < 0)
+        return -1;
+    int rc = 0;
+    if (options_flag(o, "--print"))
+        rc = print_text(run_format(&r, err));
+    else
+        print_summary(path, &r);
+    run_fini(&r);
+    return rc;
+}
+
+static int read_options(struct options *o, int argc, char **argv, struct err *err)
+{
+    if (options_read(o, &verb_check, argc, argv, 0, 1, err) < 0)
+        return -1;
+    bool reference = options_flag(o, "--reference");
+    if (reference == (o->args == 1))
+        return err_set(err, ERR_USAGE,
+                       reference ? "--reference takes no RUN.yaml"
+                                 : "expected RUN.yaml (see dusk check --help)");
+    return 0;
+}
+
+static int run(int argc, char **argv, struct comm *world, const struct log *log)
+{
+    struct options o = {0};
+    struct err err;
+    (void)log;
+    int rc = read_options(&o, argc, argv, &err);
+    if (rc == 0)
+        rc = o.args ? check(&o, &err) : print_text(schema_reference(&err));
+    options_fini(&o);
+    return rc ? verb_fail(&verb_check, world, &err) : 0;
+}
