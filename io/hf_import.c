@@ -15,19 +15,12 @@
 
 static const double gigabyte = 1e9;
 
-/* The tensors in the order in which they lie on disk, so that every rank reads on. */
-struct order {
-    int *index;        /* places in the table of tensors */
-    int64_t *elements; /* of each, in this order */
-    double bytes;      /* of all, as on disk */
-};
-
-struct import {
+struct import_job {
     struct comm *c;
     const struct log *log;
     const struct hf_import_options *o;
     struct hf_source source;
-    struct order order;
+    struct hf_order order;   /* on disk */
     enum dtype dtype[ROLES]; /* as stored */
     struct ckpt_writer *writer;
     int64_t *found, *made; /* values not finite, by tensor; made: by narrowing */
@@ -36,45 +29,8 @@ struct import {
     float *wide;
 };
 
-struct place_key {
-    int index;
-    struct hf_place place;
-};
-
-static int by_place(const void *a, const void *b)
-{
-    const struct place_key *x = a, *y = b;
-    if (x->place.shard != y->place.shard)
-        return x->place.shard < y->place.shard ? -1 : 1;
-    return x->place.offset < y->place.offset ? -1 : x->place.offset > y->place.offset;
-}
-
-static int make_order(struct import *im, struct err *err)
-{
-    const struct hf_source *s = &im->source;
-    struct order *order = &im->order;
-    struct place_key *key = mem_array(s->tensors, sizeof *key, err);
-    order->index = mem_array(s->tensors, sizeof *order->index, err);
-    order->elements = mem_array(s->tensors, sizeof *order->elements, err);
-    if (!key || !order->index || !order->elements) {
-        mem_free(key);
-        return -1;
-    }
-    for (int i = 0; i < s->tensors; i++)
-        key[i] = (struct place_key){i, s->place[i]};
-    qsort(key, (size_t)s->tensors, sizeof *key, by_place);
-    for (int i = 0; i < s->tensors; i++) {
-        struct tensor t = table_at(&s->shape, key[i].index);
-        order->index[i] = key[i].index;
-        order->elements[i] = t.elements;
-        order->bytes += (double)t.elements * (double)dtype_bytes(key[i].place.dtype);
-    }
-    mem_free(key);
-    return 0;
-}
-
 /* A stack takes the widest dtype of its layers, or the one asked for. */
-static void choose_dtypes(struct import *im)
+static void choose_dtypes(struct import_job *im)
 {
     const struct hf_source *s = &im->source;
     bool seen[ROLES] = {false};
@@ -87,7 +43,7 @@ static void choose_dtypes(struct import *im)
 }
 
 /* Each layer's own dtype, where a stack had to widen some. */
-static int fill_layer_dtypes(const struct import *im, struct ckpt_info *info,
+static int fill_layer_dtypes(const struct import_job *im, struct ckpt_info *info,
                              struct err *err)
 {
     const struct hf_source *s = &im->source;
@@ -119,7 +75,7 @@ static char *describe_source(const struct hf_source *s, const char *folder,
 }
 
 /* On rank 0; the source's files go over to the info, which the caller frees. */
-static int make_info(struct import *im, struct ckpt_info *info, struct err *err)
+static int make_info(struct import_job *im, struct ckpt_info *info, struct err *err)
 {
     struct hf_source *s = &im->source;
     info->shape = s->shape;
@@ -132,7 +88,7 @@ static int make_info(struct import *im, struct ckpt_info *info, struct err *err)
     return info->source ? fill_layer_dtypes(im, info, err) : -1;
 }
 
-static int open_shard(struct import *im, int shard, struct err *err)
+static int open_shard(struct import_job *im, int shard, struct err *err)
 {
     if (shard == im->shard)
         return 0;
@@ -149,7 +105,7 @@ static int open_shard(struct import *im, int shard, struct err *err)
 
 /* One chunk from disk to the checkpoint, converted only if its dtype is not the
  * stack's. */
-static int convert(struct import *im, const struct hf_chunks *k, struct err *err)
+static int convert(struct import_job *im, const struct hf_chunks *k, struct err *err)
 {
     struct tensor t = table_at(&im->source.shape, im->order.index[k->tensor]);
     const struct hf_place *p = &im->source.place[t.index];
@@ -172,7 +128,7 @@ static int convert(struct import *im, const struct hf_chunks *k, struct err *err
                           k->begin, k->n, im->raw, err);
 }
 
-static int convert_share(struct import *im, struct err *err)
+static int convert_share(struct import_job *im, struct err *err)
 {
     struct hf_chunks k;
     struct progress progress;
@@ -194,7 +150,7 @@ static int convert_share(struct import *im, struct err *err)
     return rc;
 }
 
-static int prepare(struct import *im, struct err *err)
+static int prepare(struct import_job *im, struct err *err)
 {
     struct hf_source *s = &im->source;
     int failed = 0;
@@ -207,11 +163,12 @@ static int prepare(struct import *im, struct err *err)
     im->made = mem_array(s->tensors, sizeof *im->made, err);
     im->raw = mem_array(HF_CHUNK, sizeof(float), err);
     im->wide = mem_array(HF_CHUNK, sizeof(float), err);
-    failed = !im->found || !im->made || !im->raw || !im->wide || make_order(im, err);
+    failed = !im->found || !im->made || !im->raw || !im->wide ||
+             hf_order_init(&im->order, &s->shape, s->place, err);
     return comm_agree(im->c, failed, err);
 }
 
-static int create(struct import *im, struct err *err)
+static int create(struct import_job *im, struct err *err)
 {
     struct ckpt_info info = {0};
     int failed = comm_root(im->c) && make_info(im, &info, err);
@@ -224,11 +181,10 @@ static int create(struct import *im, struct err *err)
     return rc;
 }
 
-static void fini(struct import *im)
+static void fini(struct import_job *im)
 {
     hf_source_fini(&im->source);
-    mem_free(im->order.index);
-    mem_free(im->order.elements);
+    hf_order_fini(&im->order);
     mem_free(im->found);
     mem_free(im->made);
     mem_free(im->raw);
@@ -238,7 +194,7 @@ static void fini(struct import *im)
 int hf_import(struct comm *c, const struct log *log, const struct hf_import_options *o,
               struct err *err)
 {
-    struct import im = {.c = c, .log = log, .o = o, .fd = -1, .shard = -1};
+    struct import_job im = {.c = c, .log = log, .o = o, .fd = -1, .shard = -1};
     int rc = -1;
     if (prepare(&im, err) || create(&im, err))
         goto out;

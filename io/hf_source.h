@@ -10,22 +10,16 @@
 #include <stdint.h>
 
 #include "io/ckpt.h"
+#include "io/hf_place.h"
 #include "mpi/comm.h"
 #include "src/base/log.h"
-
-/* Where a tensor lies; by its index in the table of tensors. */
-struct hf_place {
-    int shard; /* -1 while not found */
-    enum dtype dtype;
-    int64_t offset; /* in the shard's file */
-};
 
 struct hf_source {
     struct model_shape shape;
     int shards;
     char **shard; /* paths; owned */
     int tensors;
-    struct hf_place *place; /* [tensors], owned */
+    struct hf_place *place; /* [tensors], owned; shard -1 while not found */
     int files;
     struct ckpt_file
         *file; /* config.json, tokenizer and generation files, as they are */
