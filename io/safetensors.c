@@ -262,25 +262,25 @@ int safetensors_read(struct safetensors *s, const char *path, struct err *err)
     if (fd < 0)
         return err_set_errno(err, 1, "%s", path);
     json_t *header = NULL;
+    char *where = mem_printf(err, "%s: header", path);
     int rc = -1;
-    char *text = load_header(s, path, fd, err);
+    char *text = where ? load_header(s, path, fd, err) : NULL;
     if (!text)
         goto out;
     if (text[0] != '{') {
         err_set(err, ERR_INPUT, "%s: expected the header to start with '{'", path);
         goto out;
     }
-    header = json_read_text(text, (size_t)(s->data_at - LENGTH_BYTES), path, err);
-    if (!header) {
-        err_prefix(err, "safetensors header");
+    header = json_read_text(text, (size_t)(s->data_at - LENGTH_BYTES), where, err);
+    if (!header)
         goto out;
-    }
     struct reading r = {
         .path = path, .data_bytes = s->file_bytes - s->data_at, .err = err};
     rc = read_table(s, header, &r);
 out:
     json_decref(header);
     free(text);
+    free(where);
     close(fd);
     if (rc)
         safetensors_fini(s);
