@@ -34,7 +34,8 @@ struct ckpt_file {
     size_t bytes;
 }; /* a tokenizer file */
 
-/* What a checkpoint says of itself. All owned; ckpt_info_fini frees. */
+/* What a checkpoint says of itself. All owned; ckpt_info_fini frees. Read back, pairs
+ * and files come sorted by name. */
 struct ckpt_info {
     struct model_shape shape;
     enum dtype dtype[ROLES]; /* as stored, of the stack */
@@ -71,6 +72,14 @@ void ckpt_close(struct ckpt *k); /* NULL is fine. Local. */
 const struct ckpt_info *ckpt_info(const struct ckpt *k);
 uint64_t ckpt_identity(const struct ckpt *k);
 
+const char *ckpt_path(const struct ckpt *k);      /* of the .h5 file; borrowed */
+const char *ckpt_link_path(const struct ckpt *k); /* a link's source; NULL: no link */
+
+/* The sealed file in which the weights lie: a link's source, else the checkpoint's own,
+ * and the layer of it that holds `layer`. Borrowed. Local. */
+const struct sealed *ckpt_sealed(const struct ckpt *k);
+int ckpt_source_layer(const struct ckpt *k, enum tensor_role role, int layer);
+
 /* Elements [begin, begin + n) of a tensor of the file (its own layers; apply a
  * layer_map before calling), widened to fp32, checksums verified (ERR_INPUT). begin a
  * multiple of 32,768; the range ends on one or at the tensor's end. Local. */
@@ -99,5 +108,13 @@ int ckpt_write_raw(struct ckpt_writer *w, enum ckpt_set set, enum tensor_role ro
                    struct err *err);
 int ckpt_commit(struct ckpt_writer *w, struct err *err); /* frees w. Collective. */
 void ckpt_abort(struct ckpt_writer *w);                  /* frees w. Collective. */
+
+/* Writes a checkpoint at PATH whose arrays are virtual datasets over those of `source`,
+ * or over its own source if it is a link: layer i is layer map->source[i]. info, of
+ * the new model and without optimizer, matters on rank 0. Nothing is left behind on
+ * failure. Collective over c. */
+int ckpt_link(struct comm *c, const char *path, bool replace,
+              const struct ckpt_info *info, const struct ckpt *source,
+              const struct layer_map *map, struct err *err);
 
 #endif
