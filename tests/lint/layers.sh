@@ -109,10 +109,11 @@ function check_library(name,    k, listed, mine) {
 
 BEGIN {
     read_table()
-    libc = "^(assert|complex|cpuid|ctype|dirent|errno|execinfo|fcntl|fenv|float|" \
-        "immintrin|inttypes|limits|locale|malloc|math|omp|poll|pthread|sched|setjmp|" \
-        "signal|stdalign|stdarg|stdatomic|stdbool|stddef|stdint|stdio|stdlib|string|" \
-        "strings|tgmath|time|unistd|wchar|sys/[a-z]+)\\.h$|^[a-z_]+$"
+    libc = "^(assert|complex|cpuid|ctype|dirent|errno|execinfo|fcntl|fenv|float|ftw|" \
+        "glob|immintrin|inttypes|libgen|limits|locale|malloc|math|omp|poll|pthread|" \
+        "sched|setjmp|signal|spawn|stdalign|stdarg|stdatomic|stdbool|stddef|stdint|" \
+        "stdio|stdlib|string|strings|tgmath|time|unistd|wchar|x86intrin|" \
+        "sys/[a-z]+)\\.h$|^[a-z_]+$"
 }
 FNR == 1 {
     in_comment = 0
