@@ -114,6 +114,13 @@ static int append_ids(void *context, const int *ids, size_t n)
     return 0;
 }
 
+int token_ids_push(struct token_ids *ids, int32_t id, struct err *err)
+{
+    return append_ids(ids, &id, 1)
+               ? err_set(err, ERR_OTHER, "memory: none left for token ids")
+               : 0;
+}
+
 static int encode_plain(const struct tokenizer *t, const char *text, size_t bytes,
                         struct token_ids *ids, struct err *err)
 {
@@ -148,12 +155,9 @@ int tokenizer_encode(const struct tokenizer *t, const char *text, size_t bytes,
             i++;
             continue;
         }
-        if (encode_plain(t, text + begin, i - begin, ids, err))
+        if (encode_plain(t, text + begin, i - begin, ids, err) ||
+            token_ids_push(ids, s->id, err))
             goto fail;
-        if (append_ids(ids, &s->id, 1)) {
-            err_set(err, ERR_OTHER, "memory: none left for token ids");
-            goto fail;
-        }
         i += s->bytes;
         begin = i;
     }

@@ -30,7 +30,9 @@ void tokenizer_hash(const struct tokenizer *t, char *hex,
 struct token_ids {
     int32_t *id;
     int64_t n, room;
-}; /* grows; owned by the caller */
+}; /* grows; id is owned by the caller (free) */
+
+int token_ids_push(struct token_ids *ids, int32_t id, struct err *err);
 
 /* Appends the ids of text[bytes] (no BOS, no EOS). Invalid UTF-8 becomes U+FFFD, as in
  * SentencePiece. parse_special: the model's own BOS, EOS and UNK pieces ("<s>", "</s>",

@@ -5,8 +5,9 @@
 
 /* One line a verb here, and its name in the table. */
 extern const struct verb verb_check;
+extern const struct verb verb_tokens;
 
-const struct verb *const verbs[] = {&verb_check, NULL};
+const struct verb *const verbs[] = {&verb_check, &verb_tokens, NULL};
 
 int verb_fail(const struct verb *v, const struct comm *world, const struct err *err)
 {

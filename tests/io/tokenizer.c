@@ -175,26 +175,28 @@ static void reads_invalid_utf8_as_the_oracle(void **state)
     }
 }
 
-/* transformers' slow tokenizer (legacy=true) reads special tokens in the text. */
+/* What the slow tokenizer of transformers 4.57.6 (legacy=true) gives. */
 static void parses_special_tokens_as_transformers(void **state)
 {
     (void)state;
+    static const struct {
+        const char *text, *ids[MODELS];
+    } rows[] = {
+        {"<s>", {"[1]", "[1]"}},
+        {"</s>", {"[2]", "[2]"}},
+        {"<s>Hello</s>", {"[1,412,287,429,2]", "[1,22557,2]"}},
+        {"a <unk> b", {"[261,425,0,425,272]", "[264,28705,0,28705,287]"}},
+        {"<s> [INST] x</s> y",
+         {"[1,425,425,94,464,483,472,461,96,425,478,2,425,326]",
+          "[1,28705,733,16289,28793,1318,2,28705,337]"}},
+    };
     for (int m = 0; m < MODELS; m++) {
         struct tokenizer *t = load(models[m]);
-        json_t *root = load_json(models[m], "hf-4.57.6.json"), *v;
-        const json_t *slow =
-            json_object_get(json_object_get(root, "tokenizers"), "slow legacy=true");
-        size_t i;
-        json_array_foreach(json_object_get(slow, "encode_differs"), i, v)
-        {
-            const json_t *text = json_object_get(v, "text");
-            check_encode(t, json_string_value(text), json_string_length(text), true,
-                         json_object_get(v, "hf"));
-            check_encode(t, json_string_value(text), json_string_length(text), false,
-                         json_object_get(v, "sentencepiece"));
+        for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+            json_t *ids = json_loads(rows[i].ids[m], 0, NULL);
+            check_encode(t, rows[i].text, strlen(rows[i].text), true, ids);
+            json_decref(ids);
         }
-        assert_int_equal(i, 5);
-        json_decref(root);
         tokenizer_destroy(t);
     }
 }
