@@ -126,6 +126,8 @@ int hf_folder_create(struct hf_folder *f, const char *path, bool force, int64_t 
 int hf_folder_put(const struct hf_folder *f, const char *name, const void *data,
                   size_t bytes, struct err *err)
 {
+    if (!name[0] || name[0] == '.' || strchr(name, '/'))
+        return err_set(err, ERR_INPUT, "\"%.100s\" is not the name of a file", name);
     char *path = file_join(f->temporary, name, err);
     if (!path)
         return -1;

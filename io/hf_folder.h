@@ -21,7 +21,8 @@ struct hf_folder {
 int hf_folder_create(struct hf_folder *f, const char *path, bool force, int64_t bytes,
                      struct err *err);
 
-/* Writes a whole file in the temporary folder, synced. */
+/* Writes a whole new file in the temporary folder, synced. A name that leads elsewhere
+ * (it comes out of a checkpoint) is ERR_INPUT. */
 int hf_folder_put(const struct hf_folder *f, const char *name, const void *data,
                   size_t bytes, struct err *err);
 
