@@ -61,7 +61,7 @@ uint16_t bf16_from_f32(float value)
 {
     uint32_t u = f32_bits(value);
     if ((u & 0x7fffffffu) > 0x7f800000u) /* NaN: keep it one after the cut */
-        return (uint16_t)((u >> 16) | 0x0040u);
+        return (uint16_t)((u >> 16) | ((u & 0x007f0000u) ? 0u : 0x0040u));
     return (uint16_t)((u + 0x7fffu + ((u >> 16) & 1u)) >> 16);
 }
 
@@ -80,8 +80,9 @@ float f16_to_f32(uint16_t h)
 uint16_t f16_from_f32(float value)
 {
     uint32_t u = f32_bits(value), sign = (u >> 16) & 0x8000u, a = u & 0x7fffffffu;
-    if (a > 0x7f800000u)
-        return (uint16_t)(sign | 0x7e00u | ((a >> 13) & 0x3ffu));
+    if (a > 0x7f800000u) /* the same: a payload that fits stays as it is */
+        return (uint16_t)(sign | 0x7c00u |
+                          ((a & 0x007fe000u) ? (a >> 13) & 0x3ffu : 0x200u));
     if (a >= 0x477ff000u) /* 65520 and more round to Inf */
         return (uint16_t)(sign | 0x7c00u);
     if (a < 0x38800000u) { /* below 2^-14: a multiple of 2^-24, rounded by the add */
