@@ -41,13 +41,17 @@ static char *stored_path(const char *output, const char *source, struct err *err
         return NULL;
     char *folder = realpath(dirname(copy), NULL), *real = realpath(source, NULL);
     char *path = NULL;
-    if (!folder)
+    char *old = realpath(output, NULL);
+    if (old && real && strcmp(old, real) == 0)
+        err_set(err, ERR_USAGE, "%s: is the file that the link would point to", output);
+    else if (!folder)
         err_set_errno(err, 0, "%s: cannot create", output);
     else if (!real)
         err_set_errno(err, 1, "%s: cannot find its place", source);
     else
         path = relative(strcmp(folder, "/") == 0 ? "" : folder, real, err);
     free(copy);
+    free(old);
     free(folder);
     free(real);
     return path;

@@ -6,6 +6,7 @@
  * source's, by copy, or by link (HDF5 virtual datasets; no weight is copied). */
 
 #include <stdbool.h>
+#include <stdint.h>
 
 #include "mpi/comm.h"
 #include "src/base/log.h"
@@ -17,9 +18,15 @@ struct upscale_options {
     bool link, force;
 };
 
-/* The optimizer's state is not carried over. -1 with err set on every rank, nothing
- * left behind. Collective. */
+struct upscale_result {
+    int source_layers, layers;
+    char ranges[256];          /* "0:24,8:32", cut if longer */
+    int64_t parameters, bytes; /* of the result's weights, linked ones too */
+};
+
+/* The optimizer's state is not carried over. `result` may be NULL. -1 with err set on
+ * every rank, nothing left behind. Collective. */
 int upscale(struct comm *c, const struct log *log, const struct upscale_options *o,
-            struct err *err);
+            struct upscale_result *result, struct err *err);
 
 #endif

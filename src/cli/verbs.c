@@ -6,11 +6,12 @@
 /* One line a verb here, and its name in the table. */
 extern const struct verb verb_import;
 extern const struct verb verb_export;
+extern const struct verb verb_upscale;
 extern const struct verb verb_tokens;
 extern const struct verb verb_check;
 
-const struct verb *const verbs[] = {&verb_import, &verb_export, &verb_tokens,
-                                    &verb_check, NULL};
+const struct verb *const verbs[] = {&verb_import, &verb_export, &verb_upscale,
+                                    &verb_tokens, &verb_check,  NULL};
 
 int verb_fail(const struct verb *v, const struct comm *world, const struct err *err)
 {

@@ -1,0 +1,220 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "io/upscale.h"
+
+#include "io/ckpt.h"
+#include "src/base/mem.h"
+#include "src/base/progress.h"
+#include "src/param/layer_map.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { PIECE_ELEMENTS = 1 << 20 }; /* a multiple of 32,768: whole checksum blocks */
+
+/* One reading: a piece of a tensor of the source, written wherever it goes. */
+struct piece {
+    struct tensor tensor; /* of the source */
+    int64_t begin, n;
+};
+
+struct job {
+    struct comm *c;
+    const struct log *log;
+    struct ckpt *source;
+    struct ckpt_writer *writer;
+    struct layer_map map;
+    struct ckpt_info info; /* of the result; owned */
+};
+
+static int find_map(struct job *j, const struct upscale_options *o, struct err *err)
+{
+    int layers = ckpt_info(j->source)->shape.layers;
+    if (o->layers)
+        return layer_map_parse(&j->map, o->layers, layers, err);
+    return layer_map_drop(&j->map, o->drop, layers, err);
+}
+
+/* Each new layer keeps the dtype that its source had in the Hugging Face file; a stack
+ * that no longer mixes needs no list. */
+static int map_dtypes(struct job *j, const struct ckpt_info *from, struct err *err)
+{
+    for (int r = 0; r < ROLES; r++) {
+        if (!from->layer_dtype[r])
+            continue;
+        enum dtype *list = calloc((size_t)j->map.layers, sizeof *list);
+        if (!list)
+            return err_set(err, ERR_OTHER, "no memory for %d layers", j->map.layers);
+        bool mixed = false;
+        for (int l = 0; l < j->map.layers; l++) {
+            list[l] = from->layer_dtype[r][j->map.source[l]];
+            mixed = mixed || list[l] != from->dtype[r];
+        }
+        if (mixed)
+            j->info.layer_dtype[r] = list;
+        else
+            free(list);
+    }
+    return 0;
+}
+
+/* The name of the source without the folders above: the same input gives the same
+ * bytes anywhere. "step-00000100/state.h5" keeps its own folder. */
+static const char *short_name(const char *path)
+{
+    const char *base = strrchr(path, '/');
+    base = base ? base + 1 : path;
+    if (strcmp(base, "state.h5") != 0)
+        return base;
+    const char *at = base;
+    while (at > path && (at == base || at[-1] != '/'))
+        at--;
+    return at;
+}
+
+/* The result is a new model: no optimizer, no steps, no keys of a run. */
+static int make_info(struct job *j, struct err *err)
+{
+    const struct ckpt_info *from = ckpt_info(j->source);
+    struct ckpt_info seen = {
+        .shape = from->shape, .files = from->files, .file = from->file};
+    memcpy(seen.dtype, from->dtype, sizeof seen.dtype);
+    if (ckpt_info_copy(&j->info, &seen, err) < 0)
+        return -1;
+    j->info.shape.layers = j->map.layers;
+    j->info.layers = layer_map_format(&j->map, err);
+    if (!j->info.layers)
+        return -1;
+    j->info.source = mem_printf(err, "%s (%d layers, seal %016llx)",
+                                short_name(ckpt_path(j->source)), from->shape.layers,
+                                (unsigned long long)ckpt_identity(j->source));
+    if (!j->info.source)
+        return -1;
+    return map_dtypes(j, from, err);
+}
+
+/* Pieces of all tensors that the map uses, owned; *n of them. */
+static struct piece *list_pieces(const struct job *j, int64_t *n, struct err *err)
+{
+    const struct model_shape *s = &ckpt_info(j->source)->shape;
+    int64_t count = 0;
+    for (int i = 0; i < table_count(s); i++)
+        count += (table_at(s, i).elements - 1) / PIECE_ELEMENTS + 1;
+    struct piece *list = mem_array(count, sizeof *list, err);
+    bool *used = mem_array(s->layers, sizeof *used, err);
+    if (!list || !used) {
+        mem_free(list);
+        mem_free(used);
+        return NULL;
+    }
+    for (int l = 0; l < j->map.layers; l++)
+        used[j->map.source[l]] = true;
+    *n = 0;
+    for (int i = 0; i < table_count(s); i++) {
+        struct tensor t = table_at(s, i);
+        if (t.layer >= 0 && !used[t.layer])
+            continue;
+        for (int64_t at = 0; at < t.elements; at += PIECE_ELEMENTS) {
+            int64_t left = t.elements - at;
+            list[(*n)++] =
+                (struct piece){.tensor = t,
+                               .begin = at,
+                               .n = left < PIECE_ELEMENTS ? left : PIECE_ELEMENTS};
+        }
+    }
+    mem_free(used);
+    return list;
+}
+
+static int copy_piece(struct job *j, const struct piece *p, void *buffer,
+                      struct err *err)
+{
+    const struct tensor *t = &p->tensor;
+    if (ckpt_read_raw(j->source, CKPT_MODEL, t->role, t->layer, p->begin, p->n, buffer,
+                      err) < 0)
+        return -1;
+    if (t->layer < 0)
+        return ckpt_write_raw(j->writer, CKPT_MODEL, t->role, -1, p->begin, p->n,
+                              buffer, err);
+    for (int l = 0; l < j->map.layers; l++)
+        if (j->map.source[l] == t->layer &&
+            ckpt_write_raw(j->writer, CKPT_MODEL, t->role, l, p->begin, p->n, buffer,
+                           err) < 0)
+            return -1;
+    return 0;
+}
+
+/* This rank's run of pieces. Local. */
+static int copy_share(struct job *j, struct err *err)
+{
+    int64_t n;
+    struct piece *list = list_pieces(j, &n, err);
+    void *buffer = mem_array(PIECE_ELEMENTS, sizeof(float), err);
+    int rc = list && buffer ? 0 : -1;
+    if (rc == 0) {
+        int64_t rank = comm_rank(j->c), size = comm_size(j->c);
+        int64_t first = n * rank / size, end = n * (rank + 1) / size;
+        double bytes = 0, done = 0;
+        for (int64_t i = first; i < end; i++)
+            bytes += (double)list[i].n;
+        struct progress progress;
+        progress_begin(&progress, j->log, "upscale: parameters read", "M", bytes, 1e6);
+        for (int64_t i = first; rc == 0 && i < end; i++) {
+            rc = copy_piece(j, &list[i], buffer, err);
+            done += (double)list[i].n;
+            progress_at(&progress, done);
+        }
+        progress_end(&progress);
+    }
+    mem_free(buffer);
+    mem_free(list);
+    return rc;
+}
+
+static int copy(struct job *j, const struct upscale_options *o, struct err *err)
+{
+    j->writer = ckpt_create(j->c, o->output, false, o->force, &j->info, err);
+    if (!j->writer)
+        return -1;
+    if (comm_agree(j->c, copy_share(j, err) < 0, err) < 0) {
+        ckpt_abort(j->writer);
+        return -1;
+    }
+    return ckpt_commit(j->writer, err);
+}
+
+static void describe(const struct job *j, struct upscale_result *r)
+{
+    const struct model_shape *s = &j->info.shape;
+    *r = (struct upscale_result){.source_layers = j->map.source_layers,
+                                 .layers = j->map.layers,
+                                 .parameters = table_elements(s)};
+    snprintf(r->ranges, sizeof r->ranges, "%s", j->info.layers);
+    for (int i = 0; i < table_count(s); i++) {
+        struct tensor t = table_at(s, i);
+        r->bytes += t.elements * (int64_t)dtype_bytes(j->info.dtype[t.role]);
+    }
+}
+
+int upscale(struct comm *c, const struct log *log, const struct upscale_options *o,
+            struct upscale_result *result, struct err *err)
+{
+    struct job j = {.c = c, .log = log};
+    j.source = ckpt_open(c, o->checkpoint, err);
+    if (!j.source)
+        return -1;
+    int rc = find_map(&j, o, err);
+    if (rc == 0)
+        rc = make_info(&j, err);
+    rc = comm_agree(c, rc < 0, err);
+    if (rc == 0 && o->link)
+        rc = ckpt_link(c, o->output, o->force, &j.info, j.source, &j.map, err);
+    else if (rc == 0)
+        rc = copy(&j, o, err);
+    if (rc == 0 && result)
+        describe(&j, result);
+    ckpt_info_fini(&j.info);
+    layer_map_fini(&j.map);
+    ckpt_close(j.source);
+    return rc;
+}
