@@ -14,13 +14,13 @@ static const char *const about =
     "started by srun or mpirun.";
 
 static const struct option program_options[] = {
-    {"--help", NULL, "Show this text. After a verb: the verb's options."},
-    {"--version", NULL, "Show the version."},
-    {"--man", NULL, "Write the man page, dusk.1, to standard output."},
+    {"--help", NULL, "show this text; after a verb, the options of the verb"},
+    {"--version", NULL, "show the version"},
+    {"--man", NULL, "write the man page, dusk.1, to standard output"},
     {NULL, NULL, NULL}};
 
-static const struct option verb_help_option[] = {
-    {"-h, --help", NULL, "Show this text."}, {NULL, NULL, NULL}};
+static const struct option verb_help_option[] = {{"-h, --help", NULL, "show this text"},
+                                                 {NULL, NULL, NULL}};
 
 static const struct {
     enum err_code code;
