@@ -7,11 +7,16 @@
 extern const struct verb verb_import;
 extern const struct verb verb_export;
 extern const struct verb verb_upscale;
+extern const struct verb verb_inspect;
+extern const struct verb verb_diff;
 extern const struct verb verb_tokens;
+extern const struct verb verb_train;
+extern const struct verb verb_eval;
 extern const struct verb verb_check;
 
-const struct verb *const verbs[] = {&verb_import, &verb_export, &verb_upscale,
-                                    &verb_tokens, &verb_check,  NULL};
+const struct verb *const verbs[] = {
+    &verb_import, &verb_export, &verb_upscale, &verb_inspect, &verb_diff,
+    &verb_tokens, &verb_train,  &verb_eval,    &verb_check,   NULL};
 
 int verb_fail(const struct verb *v, const struct comm *world, const struct err *err)
 {
