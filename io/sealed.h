@@ -39,6 +39,7 @@ enum sealed_type {
 enum { SEALED_BLOCK_BYTES = 65536, SEALED_MAX_DIMS = 3 };
 
 size_t sealed_type_bytes(enum sealed_type t);
+const char *sealed_type_name(enum sealed_type t); /* "BF16", "U8": as safetensors */
 
 struct sealed_array {
     char path[96]; /* "/model/layers/q_proj" */
@@ -118,5 +119,15 @@ int sealed_read(struct sealed *s, int array, int64_t layer, int64_t begin, void 
  * verifies each block it touches once, on the first touch. Local. */
 int sealed_read_any(struct sealed *s, int array, int64_t begin, void *data,
                     size_t bytes, struct err *err);
+
+/* Reads every block of the file's own arrays. Each one that cannot be read or does not
+ * match its checksum is counted and told to `bad`; `at` hears of the progress; both may
+ * be NULL. The number of damaged blocks, or -1 with err set (no memory). Local. */
+int64_t sealed_verify(struct sealed *s,
+                      void (*bad)(void *context, const struct err *what),
+                      void (*at)(void *context, int64_t bytes_done), void *context,
+                      struct err *err);
+int64_t sealed_data_bytes(const struct sealed *s); /* that sealed_verify reads */
+int64_t sealed_file_bytes(const struct sealed *s);
 
 #endif

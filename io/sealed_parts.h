@@ -50,6 +50,8 @@ int sealed_table_number(struct sealed_table *t, struct err *err);
 /* Rank 0's table to all; the others' must be zero. Collective. */
 void sealed_table_bcast(struct comm *c, struct sealed_table *t);
 
+const struct sealed_table *sealed_table_of(const struct sealed *s); /* borrowed */
+
 /* The block that holds byte `begin` of a layer, among all of the file; CHECKs that the
  * range is one of whole blocks. */
 int64_t sealed_table_block(const struct sealed_table *t, int array, int64_t layer,

@@ -200,6 +200,16 @@ const char *sealed_path(const struct sealed *s)
     return s->path;
 }
 
+int64_t sealed_file_bytes(const struct sealed *s)
+{
+    return s->seal.file_bytes;
+}
+
+const struct sealed_table *sealed_table_of(const struct sealed *s)
+{
+    return &s->table;
+}
+
 static int verify(const struct sealed *s, int array, int64_t block, const void *data,
                   size_t bytes, struct err *err)
 {

@@ -7,13 +7,22 @@
 #include <stdlib.h>
 #include <string.h>
 
+static const struct {
+    const char *name;
+    size_t bytes;
+} types[] = {
+    [SEALED_F32] = {"F32", 4}, [SEALED_BF16] = {"BF16", 2}, [SEALED_F16] = {"F16", 2},
+    [SEALED_U8] = {"U8", 1},   [SEALED_U16] = {"U16", 2},   [SEALED_I32] = {"I32", 4},
+    [SEALED_U32] = {"U32", 4}, [SEALED_I64] = {"I64", 8},   [SEALED_U64] = {"U64", 8}};
+
 size_t sealed_type_bytes(enum sealed_type t)
 {
-    static const size_t bytes[] = {
-        [SEALED_F32] = 4, [SEALED_BF16] = 2, [SEALED_F16] = 2,
-        [SEALED_U8] = 1,  [SEALED_U16] = 2,  [SEALED_I32] = 4,
-        [SEALED_U32] = 4, [SEALED_I64] = 8,  [SEALED_U64] = 8};
-    return bytes[t];
+    return types[t].bytes;
+}
+
+const char *sealed_type_name(enum sealed_type t)
+{
+    return types[t].name;
 }
 
 static int no_memory(struct err *err)

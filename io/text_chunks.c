@@ -301,7 +301,8 @@ static int next_file(struct text_reader *r, struct text_document *d, struct err 
         if (fill(r, err))
             return -1;
     r->pos = r->size;
-    return give(r, begin, r->size, d, err);
+    int more = give(r, begin, r->size, d, err);
+    return more > 0 && d->bytes == 0 ? 0 : more;
 }
 
 int text_reader_next(struct text_reader *r, struct text_document *d, struct err *err)

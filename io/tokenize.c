@@ -101,7 +101,8 @@ static int plan_file(struct job *j, int file, const int64_t *root_bytes,
                        path, (long long)root_bytes[file]);
     j->bytes += root_bytes[file];
     return text_chunks_append(&j->chunk, &j->chunks, file, root_bytes[file], rule,
-                              TEXT_CHUNK_BYTES, err);
+                              j->o->chunk_bytes ? j->o->chunk_bytes : TEXT_CHUNK_BYTES,
+                              err);
 }
 
 static int plan(struct job *j, struct err *err)

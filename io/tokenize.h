@@ -28,6 +28,7 @@ struct tokenize_options {
     double valid;  /* share of documents that go to OUTPUT's .valid.h5; 0: none */
     uint64_t seed; /* of that choice */
     bool bos, eos, parse_special, force;
+    int64_t chunk_bytes; /* 0: TEXT_CHUNK_BYTES. No result depends on it. */
 };
 
 struct tokenize_counts {
