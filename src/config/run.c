@@ -28,21 +28,16 @@ static const char *last_word(const char *path)
  * path. */
 static const char *suggest_key(const char *path)
 {
-    const char *word = last_word(path);
-    struct suggest s = suggest_for(path), same = suggest_for(word);
-    const char *elsewhere = NULL;
+    const char *word = last_word(path), *elsewhere = NULL;
+    struct suggest s = suggest_for(path);
     for (const struct key *k = schema_keys; k->path; k++) {
         if (strcmp(last_word(k->path), word) == 0)
             elsewhere = k->path;
         suggest_try(&s, k->path);
-        if (strncmp(k->path, path, (size_t)(word - path)) == 0)
-            suggest_try(&same, last_word(k->path));
     }
     for (const struct section *section = schema_sections; section->path; section++)
         suggest_try(&s, section->path);
-    if (elsewhere && s.distance > 1)
-        return elsewhere;
-    return same.best && word != path && !s.best ? same.best : s.best;
+    return elsewhere && s.distance > 1 ? elsewhere : s.best;
 }
 
 static int unknown_key(struct tree_place at, const char *path, struct err *err)

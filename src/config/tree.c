@@ -354,13 +354,22 @@ const char *tree_shown(const char *text, char shown[TREE_SHOWN])
     return shown;
 }
 
+static int count_children(const struct tree_node *node)
+{
+    int n = 0;
+    for (const struct tree_node *child = node->first; child; child = child->next)
+        n++;
+    return n;
+}
+
 const char *tree_found(const struct tree_node *node, char shown[TREE_SHOWN])
 {
     char text[TREE_SHOWN];
     if (node->kind == TREE_MAP)
         snprintf(shown, TREE_SHOWN, "a map");
     else if (node->kind == TREE_LIST)
-        snprintf(shown, TREE_SHOWN, "a list");
+        snprintf(shown, TREE_SHOWN, node->first ? "a list of %d" : "an empty list",
+                 count_children(node));
     else if (tree_is_null(node))
         snprintf(shown, TREE_SHOWN, "nothing");
     else if (node->plain)

@@ -61,8 +61,8 @@ int tree_error(struct err *err, struct tree_place at, const char *format, ...)
 
 enum { TREE_SHOWN = 96 };
 
-/* What was found, for messages: `32x`, `the text "32"`, `a list`, `nothing`. Control
- * characters are masked, long text is cut. Returns shown. */
+/* What was found, for messages: `32x`, `the text "32"`, `a list of 2`, `nothing`.
+ * Control characters are masked, long text is cut. Returns shown. */
 const char *tree_found(const struct tree_node *node, char shown[TREE_SHOWN]);
 
 /* A key or a word for messages, masked and cut the same way. */
