@@ -9,7 +9,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-enum { HF_CHUNK = 1 << 18 };
+enum { HF_CHUNK = 1 << 21 };
 
 struct hf_chunks {
     const int64_t *elements; /* of each tensor, in the order of the walk; borrowed */
