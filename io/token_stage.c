@@ -166,4 +166,5 @@ void token_stage_end(struct token_stage *s, struct comm *c)
         remove_and_free(&s->output[i], false);
     }
     remove_and_free(&s->prefix, false);
+    comm_barrier(c); /* now nothing of this run is left, wherever it is looked for */
 }

@@ -113,7 +113,8 @@ static int plan(struct job *j, struct err *err)
         failed = 1;
     for (int i = 0; i < n && !failed; i++)
         failed = probe(j->o->files[i], &j->file_bytes[i], err);
-    if (comm_agree(j->c, failed, err))
+    failed = comm_agree(j->c, failed, err);
+    if (failed)
         goto done;
     memcpy(root_bytes, j->file_bytes, (size_t)n * sizeof *root_bytes);
     comm_bcast(j->c, root_bytes, (size_t)n * sizeof *root_bytes, 0);
