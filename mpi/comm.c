@@ -15,10 +15,13 @@
 
 enum {
     PIECE_BYTES = 1 << 20,
-    /* A test that finds nothing costs about a microsecond, a nap some 60 (50 of them
-     * the kernel's timer slack): messages that are nearly there are worth the tests. */
+    /* A test that finds nothing costs some microseconds, a nap 50 more than it asks for
+     * (the kernel's timer slack). Messages that are nearly there are worth the tests;
+     * in a long wait, naps grow until eight ranks' tests are a few per cent of a core.
+     */
     TESTS_BEFORE_NAP = 20,
-    NAP_NS = 10000
+    FIRST_NAP_NS = 10000,
+    LONGEST_NAP_NS = 160000
 };
 
 struct comm {
@@ -152,14 +155,17 @@ void comm_wait(const struct comm *c, int n, MPI_Request *requests)
         MPX(MPI_Waitall(n, requests, MPI_STATUSES_IGNORE));
         return;
     }
-    static const struct timespec nap = {.tv_nsec = NAP_NS};
+    struct timespec nap = {.tv_nsec = FIRST_NAP_NS};
     for (int tests = 1;; tests++) {
         int done;
         MPX(MPI_Testall(n, requests, &done, MPI_STATUSES_IGNORE));
         if (done)
             return;
-        if (tests > TESTS_BEFORE_NAP)
-            nanosleep(&nap, NULL);
+        if (tests < TESTS_BEFORE_NAP)
+            continue;
+        nanosleep(&nap, NULL);
+        if (nap.tv_nsec < LONGEST_NAP_NS)
+            nap.tv_nsec *= 2;
     }
 }
 
