@@ -1,0 +1,89 @@
+#!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
+# dusk check: what is shipped passes, what is wrong is one line with its place, code 2.
+set -u
+: "${DUSK:?names the program}"
+configs=$(cd "${srcdir:-.}/configs" && pwd) || exit 99
+folder=$(mktemp -d) || exit 99
+trap 'rm -rf "$folder"' EXIT
+cd "$folder" || exit 99
+failed=0
+
+fail() {
+    echo "FAIL: $*"
+    failed=1
+}
+
+# expect CODE TEXT ARGUMENT...: exit code, and a line of output that starts with TEXT.
+expect() {
+    code=$1 text=$2
+    shift 2
+    "$DUSK" check "$@" >out 2>err </dev/null
+    found=$?
+    cat out err >both
+    if [ $found -ne "$code" ]; then
+        fail "check $*: exit code $found, expected $code: $(cat both)"
+    elif ! awk -v text="$text" 'index($0, text) == 1 { ok = 1 } END { exit !ok }' both; then
+        fail "check $*: no line starts \"$text\": $(cat both)"
+    elif [ "$code" -ne 0 ] && { [ -s out ] || [ "$(wc -l <err)" -ne 1 ]; }; then
+        fail "check $*: expected one line on stderr: $(cat both)"
+    else
+        echo "ok: check $*: $found, $text"
+    fi
+}
+
+for file in reference solar-10.7b-pretrain quickstart/pretrain; do
+    expect 0 "$configs/$file.yaml: run " "$configs/$file.yaml"
+done
+"$DUSK" check --reference >made || fail "check --reference: exit code $?"
+cmp made "$configs/reference.yaml" || fail "configs/reference.yaml is not the schema's"
+
+# The resolved file says the same run, and itself again.
+"$DUSK" check "$configs/solar-10.7b-pretrain.yaml" --set run.seed=7 --print >once ||
+    fail "check --print: exit code $?"
+"$DUSK" check once --print >twice || fail "check of a resolved file: exit code $?"
+cmp once twice || fail "a resolved file does not resolve to itself"
+grep -qx '  seed: 7' once || fail "--set run.seed=7 is not in the resolved file"
+
+cat >run.yaml <<'END'
+run: {name: first}
+model: {init: base.h5}
+data:
+  train: [{path: a.h5}]
+  seq_len: 128
+train:
+  steps: 100
+  global_batch: 8
+optim:
+  lr: 1e-3
+END
+expect 0 "run.yaml: run first: base.h5, 100 steps of 8 x 128 = 1024 tokens" run.yaml
+expect 0 "run.yaml: run first" run.yaml --set parallel.data=4 --set parallel.data=2
+expect 2 "dusk check: --set optim.lrr: unknown key" run.yaml --set optim.lrr=1
+expect 2 "dusk check: --set optim.lr: expected a number" run.yaml --set=optim.lr=x
+expect 2 "dusk check: run.yaml:8:17: train.global_batch: expected a multiple" run.yaml \
+    --set parallel.data=3
+expect 2 "dusk check: --set needs a value" run.yaml --set
+expect 2 "dusk check: absent.yaml: No such file" absent.yaml
+expect 2 "dusk check: .: cannot read: Is a directory" .
+expect 2 "dusk check: expected RUN.yaml"
+expect 2 "dusk check: one argument too many" run.yaml run.yaml
+expect 2 "dusk check: --reference takes no RUN.yaml" --reference run.yaml
+
+# bad LINE TEXT ERROR: run.yaml with a line replaced.
+bad() {
+    awk -v line="$1" -v text="$2" 'NR == line { $0 = text } { print }' run.yaml >bad.yaml
+    expect 2 "dusk check: bad.yaml:$3" bad.yaml
+}
+bad 5 "  seqlen: 128" '5:3: unknown key "data.seqlen": did you mean data.seq_len?'
+bad 7 "  steps: many" "7:10: train.steps: expected a whole number"
+bad 7 "  global_batch: 4" '8:3: key "global_batch" is given twice, first at bad.yaml:7:3'
+bad 10 "  lr: *rate" "10:7: anchors and aliases are not read here"
+bad 10 "	lr: 1" "10:1: not YAML"
+bad 9 "optim: [" "11:1: not YAML"
+
+# Nothing that launches MPI is touched.
+if ! OMPI_MCA_btl=absent "$DUSK" check run.yaml >out 2>&1; then
+    fail "check starts MPI: $(cat out)"
+fi
+exit $failed
