@@ -70,7 +70,7 @@ static void keys_and_types(void **state)
          "run.yaml:12:3: unknown key \"optim.lrr\": did you mean optim.lr?"},
         {11, "optm:", "run.yaml:11:1: unknown key \"optm\": did you mean optim?"},
         {9, "  seq_len: 4", "did you mean data.seq_len?"},
-        {12, "  global_batch: 4", "did you mean train.global_batch?"},
+        {0, "parallel: {vocab_size: 4}", "did you mean model.shape.vocab_size?"},
         {9, "  xyzzy: 4", "unknown key \"train.xyzzy\" (configs/reference.yaml"},
         {0, "optim.eps: 1",
          "run.yaml:13:1: unknown key \"optim.eps\": expected the "
