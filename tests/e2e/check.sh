@@ -38,6 +38,12 @@ done
 "$DUSK" check --reference >made || fail "check --reference: exit code $?"
 cmp made "$configs/reference.yaml" || fail "configs/reference.yaml is not the schema's"
 
+# The run file that README shows.
+awk "/^cat > .*<<'Y'\$/ { on = 1; next } /^Y\$/ { on = 0 } on" "$configs/../README.md" \
+    >readme.yaml
+[ -s readme.yaml ] || fail "README.md shows no run file any more"
+expect 0 "readme.yaml: run " readme.yaml
+
 # The resolved file says the same run, and itself again.
 "$DUSK" check "$configs/solar-10.7b-pretrain.yaml" --set run.seed=7 --print >once ||
     fail "check --print: exit code $?"
