@@ -78,6 +78,9 @@ static int collect_shards(struct hf_index *x, const char *folder, struct err *er
     }
     json_object_foreach(files, file, value)
     {
+        if (rc == 0 && !there(folder, file))
+            rc = err_set(err, ERR_INPUT, "%s: weight_map names %s, which is not there",
+                         x->path, file);
         if (rc == 0 && !(x->shard[x->shards++] = file_join(folder, file, err)))
             rc = -1;
     }

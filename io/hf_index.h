@@ -18,7 +18,7 @@ struct hf_index {
 };
 
 /* -1 with err set (ERR_INPUT; nothing to free): no weights, an index that is not valid,
- * or one that names a file outside of the folder. The files are not opened. */
+ * or one that names a file that is not in the folder. The files are not opened. */
 int hf_index_read(struct hf_index *x, const char *folder, struct err *err);
 void hf_index_fini(struct hf_index *x);
 
