@@ -8,7 +8,9 @@
  * also runs in a verb that never starts MPI. Failures of MPI itself print and abort
  * (MPX, mpi/mpx.h). What can fail on one rank alone is agreed by all with comm_agree
  * before the next collective. Messages are cut in pieces of at most 1 MiB: larger ones
- * are slow in Open MPI 4 (its temporary buffers are fresh page faults). */
+ * are slow in Open MPI 4 (its temporary buffers are fresh page faults). Where the ranks
+ * of a host outnumber the cores that they may use, waits test and nap instead of
+ * polling, so that each rank lets the others run. */
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -25,7 +27,8 @@ struct comm;
 struct comm *comm_start(int *argc, char ***argv, struct err *err);
 
 /* Barrier, then MPI_Finalize; every rank must come here, also after an agreed failure:
- * the first rank that leaves with a non-zero code makes mpirun kill the others. */
+ * the first rank that leaves with a non-zero code makes mpirun kill the others. NULL
+ * and comm_self() are fine. */
 void comm_finish(struct comm *world);
 
 /* One rank, no MPI. Lives for ever. */

@@ -233,6 +233,13 @@ static void grids(void **state)
     assert_int_equal(err.code, ERR_USAGE);
 }
 
+/* Set before MPI reads it, unless the user chose another. */
+static void files_go_through_romio(void **state)
+{
+    (void)state;
+    assert_string_equal(getenv("OMPI_MCA_io"), "romio321");
+}
+
 static int run_all(struct comm *c)
 {
     const struct CMUnitTest tests[] = {
@@ -250,6 +257,7 @@ static int run_all(struct comm *c)
 
 int main(int argc, char **argv)
 {
+    unsetenv("OMPI_MCA_io");
     /* First without MPI. */
     int failures = run_all(comm_self());
     struct err err = {0};
@@ -259,6 +267,8 @@ int main(int argc, char **argv)
         return 1;
     }
     failures += run_all(world);
+    const struct CMUnitTest started[] = {cmocka_unit_test(files_go_through_romio)};
+    failures += cmocka_run_group_tests(started, NULL, NULL);
     comm_finish(world);
     return failures ? 1 : 0;
 }

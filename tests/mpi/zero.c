@@ -230,6 +230,25 @@ static void check_publish(struct zero *z, struct model *m, const struct serial *
     compare_weights(m, s);
 }
 
+/* Two moments of what it owns, and buffers that have a bound of their own. */
+static void check_bytes(const struct zero *z, const struct grid *g,
+                        const struct model *m)
+{
+    int64_t owned = 0;
+    for (int i = 0; i < zero_parts(z); i++) {
+        struct zero_part p = zero_part_at(z, i);
+        owned += p.shard.end - p.shard.begin;
+    }
+    int64_t bytes = zero_bytes(&m->slab, &m->shape, g->data, g->replica);
+    int64_t moments = 2 * 4 * owned, buffers = g->data > 1 ? 16 << 20 : 0;
+    int64_t head = m->shape.tied && g->pipeline > 1 && g->stage == 0 ? 2 << 20 : 0;
+    int64_t lists = 1 << 16;
+    if (bytes < moments + head || bytes > moments + buffers + head + lists)
+        fail_msg("%lld bytes, expected %lld to %lld", (long long)bytes,
+                 (long long)(moments + head),
+                 (long long)(moments + buffers + head + lists));
+}
+
 static void check_layout(struct comm *world, int pipeline, bool tied)
 {
     struct err err = {0};
@@ -245,7 +264,7 @@ static void check_layout(struct comm *world, int pipeline, bool tied)
     }
     struct zero *z = zero_create(&g, &m.slab, &m.shape, m.weights, m.grads, &err);
     assert_non_null(z);
-    assert_true(zero_bytes(&m.slab, &m.shape, g.data, g.replica) > 0);
+    check_bytes(z, &g, &m);
     struct zero_step step = {
         .adamw = {.beta1 = 0.9, .beta2 = 0.95, .eps = 1e-8, .weight_decay = 0.1},
         .lr = 1e-3,
