@@ -362,6 +362,42 @@ static void a_flip_in_an_array_is_named(void **state)
     unlink(path);
 }
 
+static void last_message(void *context, const struct err *what)
+{
+    *(struct err *)context = *what;
+}
+
+static void verify_counts_damaged_blocks(void **state)
+{
+    (void)state;
+    struct err err = {0}, told = {0};
+    const char *path = in_folder("flip.h5");
+    make_sample(path);
+    struct sealed *s = sealed_open(comm_self(), path, &err);
+    assert_non_null(s);
+    assert_int_equal(sealed_verify(s, last_message, NULL, &told, &err), 0);
+    assert_int_equal(told.code, ERR_NONE);
+    assert_int_equal(sealed_data_bytes(s), 3 * 90000 + 280000 + 11);
+    size_t n;
+    char *bytes = file_read(path, 1 << 24, &n, &err);
+    unsigned char start[64];
+    for (int i = 0; i < 64; i++)
+        start[i] = sample_byte(SAMPLE_FLAT, 0, i);
+    char *at = memmem(bytes, n, start, sizeof start);
+    assert_non_null(at);
+    int fd = open(path, O_RDWR);
+    for (int i = 0; i < 3; i++) /* two in block 1, one in block 3 */
+        assert_int_equal(pwrite(fd, "", 1, at - bytes + (i < 2 ? 70000 + i : 200000)),
+                         1);
+    close(fd);
+    assert_int_equal(sealed_verify(s, last_message, NULL, &told, &err), 2);
+    printf("%s\n", told.text);
+    assert_non_null(strstr(told.text, "bytes 196608 to 262143 of /model/norm"));
+    sealed_close(s);
+    free(bytes);
+    unlink(path);
+}
+
 static void other_files_are_refused(void **state)
 {
     (void)state;
@@ -439,13 +475,26 @@ static void no_permission_is_an_error(void **state)
 {
     (void)state;
     struct err err = {0};
-    if (geteuid() == 0)
-        skip(); /* root may write anywhere; tests/e2e covers it where it can */
+    bool root = geteuid() == 0; /* may write anywhere, so become nobody */
     const char *closed = in_folder("closed");
+    make_sample(in_folder("a.h5"));
     mkdir(closed, 0555);
-    assert_null(create(in_folder("closed/a.h5"), false, &err));
-    printf("%s\n", err.text);
+    chmod(folder, 0755);
+    chmod(in_folder("a.h5"), 0);
+    if (root && seteuid(65534) < 0)
+        skip();
+    struct sealed_writer *w = create(in_folder("closed/a.h5"), false, &err);
+    struct err unreadable = {0};
+    struct sealed *s = sealed_open(comm_self(), in_folder("a.h5"), &unreadable);
+    if (root)
+        assert_int_equal(seteuid(0), 0);
+    printf("%s\n%s\n", err.text, unreadable.text);
+    assert_null(w);
     assert_int_equal(err.code, ERR_IO);
+    assert_non_null(strstr(err.text, "Permission denied"));
+    assert_null(s);
+    assert_int_equal(unreadable.code, ERR_INPUT);
+    assert_int_equal(entries(closed), 0);
     rmdir(closed);
 }
 
@@ -475,6 +524,7 @@ int main(void)
         cmocka_unit_test(a_cut_at_any_length_is_seen_at_open),
         cmocka_unit_test(a_flipped_bit_is_seen_before_use),
         cmocka_unit_test(a_flip_in_an_array_is_named),
+        cmocka_unit_test(verify_counts_damaged_blocks),
         cmocka_unit_test(other_files_are_refused),
         cmocka_unit_test(a_full_disk_leaves_nothing),
         cmocka_unit_test(a_size_limit_is_an_error),
