@@ -222,6 +222,17 @@ void run_fini(struct run *r)
     *r = (struct run){0};
 }
 
+bool run_may_differ(const struct run *r, const char *key)
+{
+    for (int i = 0; i < r->checkpoint.resume_allow_n; i++) {
+        const char *listed = r->checkpoint.resume_allow[i];
+        size_t n = strlen(listed);
+        if (strncmp(key, listed, n) == 0 && (key[n] == '\0' || key[n] == '.'))
+            return true;
+    }
+    return false;
+}
+
 int64_t run_steps(const struct run *r)
 {
     if (r->train.steps)

@@ -105,6 +105,9 @@ char *run_value(const struct run *r, const char *key, struct err *err);
 /* The i-th key of the schema, "run.name" for 0; NULL past the last. */
 const char *run_key(int i);
 
+/* Does checkpoint.resume_allow list this key, or a section that holds it? */
+bool run_may_differ(const struct run *r, const char *key);
+
 /* Optimizer steps of the run: train.steps, or train.tokens rounded up to whole steps.
  */
 int64_t run_steps(const struct run *r);

@@ -253,14 +253,6 @@ void start_fini(struct start *s)
     *s = (struct start){0};
 }
 
-static bool allowed(const struct run *run, const char *key)
-{
-    for (int i = 0; i < run->checkpoint.resume_allow_n; i++)
-        if (strcmp(run->checkpoint.resume_allow[i], key) == 0)
-            return true;
-    return false;
-}
-
 /* The run's value of a key as the checkpoint records it. */
 static char *recorded_value(const struct run *run, const char *key, const char *data,
                             struct err *err)
@@ -279,7 +271,7 @@ int start_check(const struct start *s, const char *data, const char *gemm,
         if (!now)
             return -1;
         int failed = 0;
-        if (was && strcmp(was, now) != 0 && !allowed(s->run, must_match[i]))
+        if (was && strcmp(was, now) != 0 && !run_may_differ(s->run, must_match[i]))
             failed = err_set(err, ERR_USAGE,
                              "%s: %s was %s, now it is %s; a resumed run must keep it "
                              "(or list it in checkpoint.resume_allow)",

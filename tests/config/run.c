@@ -340,6 +340,34 @@ static void single_values_and_sections(void **state)
     run_fini(&r);
 }
 
+static void keys_that_may_differ_on_resume(void **state)
+{
+    (void)state;
+    static const char *const sets[SETS_MAX] = {
+        "checkpoint.resume_allow=[data, run.seed, model.shape]"};
+    static const struct {
+        const char *key;
+        bool may;
+    } rows[] = {{"data", true},
+                {"data.train", true},
+                {"data.seq_len", true},
+                {"run.seed", true},
+                {"run.name", false},
+                {"run", false},
+                {"model.shape.head_dim", true},
+                {"model.init", false},
+                {"train.global_batch", false}};
+    struct err err = {0};
+    struct run r;
+    if (read_with(&r, sample, sets, &err))
+        fail_msg("%s", err.text);
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        print_message("%s: %d\n", rows[i].key, run_may_differ(&r, rows[i].key));
+        assert_true(run_may_differ(&r, rows[i].key) == rows[i].may);
+    }
+    run_fini(&r);
+}
+
 static void a_missing_file_is_a_usage_error(void **state)
 {
     (void)state;
@@ -365,6 +393,7 @@ int main(void)
         cmocka_unit_test(the_resolved_file_reads_back),
         cmocka_unit_test(doubles_survive_bit_for_bit),
         cmocka_unit_test(single_values_and_sections),
+        cmocka_unit_test(keys_that_may_differ_on_resume),
         cmocka_unit_test(a_missing_file_is_a_usage_error),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
