@@ -6,18 +6,31 @@
 #include <math.h>
 #include <stdint.h>
 
-void rope_table(int positions, int head_dim, double theta, float *cosine, float *sine)
+enum { POSITION_BLOCK = 128 };
+
+/* Positions [begin, end). */
+static void fill_table(int begin, int end, int head_dim, double theta, float *cosine,
+                       float *sine)
 {
     int half = head_dim / 2;
-#pragma omp parallel for schedule(static)
     for (int i = 0; i < half; i++) {
         float exponent = (float)(2 * i) / (float)head_dim;
         float inverse = 1.0f / (float)pow(theta, (double)exponent);
-        for (int p = 0; p < positions; p++) {
+        for (int p = begin; p < end; p++) {
             float angle = (float)p * inverse;
             cosine[(int64_t)p * half + i] = (float)cos((double)angle);
             sine[(int64_t)p * half + i] = (float)sin((double)angle);
         }
+    }
+}
+
+void rope_table(int positions, int head_dim, double theta, float *cosine, float *sine)
+{
+#pragma omp parallel for schedule(static)
+    for (int begin = 0; begin < positions; begin += POSITION_BLOCK) {
+        int end =
+            positions - begin < POSITION_BLOCK ? positions : begin + POSITION_BLOCK;
+        fill_table(begin, end, head_dim, theta, cosine, sine);
     }
 }
 

@@ -122,6 +122,9 @@ static void chunks_and_threads_do_not_show(void **state)
     print_message("600 rows: largest error %.2e\n", error);
     assert_true(error < 2e-6);
     expect_gradient("dw", objective, &p, p.w.n, p.w.exact, first.dw.single, 1e-5);
+    int late = 520 * p.dim; /* rows of the second chunk */
+    expect_gradient("dx, rows 520 to 529", objective, &p, 10 * p.dim, p.x.exact + late,
+                    first.dx.single + late, 1e-5);
     assert_true(xent_scratch_floats(40, 600) < 600 * 40);
     for (int threads = 2; threads <= 3; threads++) {
         omp_set_num_threads(threads);
