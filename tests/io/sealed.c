@@ -471,6 +471,33 @@ static void a_size_limit_is_an_error(void **state)
     printf("%s\n", err.text);
 }
 
+/* The limit falls after the file was laid out, as a disk fills while ranks write. */
+static void a_write_that_fails_is_an_error_at_commit(void **state)
+{
+    (void)state;
+    struct err err = {0}, later = {0};
+    struct rlimit old, small;
+    make_sample(in_folder("a.h5"));
+    int before = entries(folder);
+    signal(SIGXFSZ, SIG_IGN);
+    getrlimit(RLIMIT_FSIZE, &old);
+    struct sealed_writer *w = create(in_folder("a.h5"), true, &err);
+    assert_non_null(w);
+    small = old;
+    small.rlim_cur = 200000;
+    setrlimit(RLIMIT_FSIZE, &small);
+    int wrote = write_all(w, -1, &err);
+    setrlimit(RLIMIT_FSIZE, &old);
+    assert_int_equal(wrote, -1);
+    assert_int_equal(sealed_commit(w, &later), -1);
+    printf("%s\n", later.text);
+    assert_int_equal(later.code, ERR_IO);
+    assert_non_null(strstr(later.text, "a.h5: cannot write at byte"));
+    assert_string_equal(err.text, later.text);
+    assert_int_equal(entries(folder), before);
+    assert_int_equal(read_all(in_folder("a.h5"), &err), 0);
+}
+
 static void no_permission_is_an_error(void **state)
 {
     (void)state;
@@ -527,6 +554,7 @@ int main(void)
         cmocka_unit_test(other_files_are_refused),
         cmocka_unit_test(a_full_disk_leaves_nothing),
         cmocka_unit_test(a_size_limit_is_an_error),
+        cmocka_unit_test(a_write_that_fails_is_an_error_at_commit),
         cmocka_unit_test(no_permission_is_an_error),
     };
     return cmocka_run_group_tests(tests, make_folder, remove_folder);

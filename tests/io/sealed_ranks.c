@@ -5,10 +5,12 @@
 #include "tests/io/sealed_sample.h"
 
 #include <dirent.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -125,6 +127,39 @@ static void failures_are_agreed(void **state)
     comm_barrier(world);
 }
 
+/* A disk that fails one rank fails all, and the old file stays. */
+static void one_rank_alone_cannot_write(void **state)
+{
+    (void)state;
+    struct err err = {0};
+    struct rlimit old, small;
+    bool last = comm_rank(world) == comm_size(world) - 1;
+    assert_int_equal(write_sample(world, in_folder("all.h5"), -1, &err), 0);
+    struct sealed_writer *w =
+        sealed_create(world, in_folder("all.h5"), true, sample_array, SAMPLE_ARRAYS,
+                      sample_attr, SAMPLE_ATTRS, &err);
+    assert_non_null(w);
+    if (last) {
+        static char zeros[SEALED_BLOCK_BYTES];
+        signal(SIGXFSZ, SIG_IGN);
+        getrlimit(RLIMIT_FSIZE, &old);
+        small = old;
+        small.rlim_cur = 8192;
+        setrlimit(RLIMIT_FSIZE, &small);
+        sealed_write(w, SAMPLE_FLAT, 0, 0, zeros, sizeof zeros, &err);
+        setrlimit(RLIMIT_FSIZE, &old);
+    }
+    assert_int_equal(sealed_commit(w, &err), -1);
+    assert_int_equal(err.code, ERR_IO);
+    assert_non_null(strstr(err.text, "cannot write at byte"));
+    if (comm_root(world))
+        printf("%s\n", err.text);
+    struct sealed *s = sealed_open(world, in_folder("all.h5"), &err);
+    assert_non_null(s);
+    sealed_close(s);
+    comm_barrier(world);
+}
+
 /* The last rank alone finds no file, then another file, under the name. */
 static void one_rank_alone_fails_for_all(void **state)
 {
@@ -170,6 +205,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(any_number_of_ranks_gives_the_same_bytes),
         cmocka_unit_test(every_rank_reads_everything),
         cmocka_unit_test(failures_are_agreed),
+        cmocka_unit_test(one_rank_alone_cannot_write),
         cmocka_unit_test(one_rank_alone_fails_for_all),
     };
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
