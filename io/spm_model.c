@@ -17,8 +17,17 @@ enum {
 };
 enum { PIECE_TEXT = 1, PIECE_SCORE = 2, PIECE_TYPE = 3 };
 enum { TYPE_NORMAL = 1, TYPE_UNKNOWN = 2, TYPE_USER_DEFINED = 4, TYPE_BYTE = 6 };
-enum { TRAINER_MODEL_TYPE = 3, MODEL_TYPES = 4 };
-enum { NORMALIZER_CHARSMAP = 2 };
+enum { TRAINER_MODEL_TYPE = 3, TRAINER_SPACE_AS_SUFFIX = 24 };
+enum { MODEL_UNIGRAM = 1, MODEL_BPE = 2, MODEL_CHAR = 4 };
+enum {
+    NORMALIZER_CHARSMAP = 2,
+    NORMALIZER_DUMMY_PREFIX = 3,
+    NORMALIZER_REMOVE_SPACES = 4,
+    NORMALIZER_ESCAPE_SPACES = 5
+};
+
+/* U+2581, which stands for a space in pieces. */
+static const char space[3] = "\xe2\x96\x81";
 
 enum wire_type { WIRE_VARINT = 0, WIRE_64 = 1, WIRE_BYTES = 2, WIRE_32 = 5 };
 
@@ -91,6 +100,11 @@ struct walk {
     int64_t pieces, unknown;
     int lengths; /* different lengths of user-defined pieces */
     bool length[SPM_PIECE_BYTES + 1];
+    bool space_piece; /* a space alone is a piece */
+    bool joins;       /* a piece joins a space to what is before it */
+    uint64_t type;    /* of the model */
+    bool suffix;      /* spaces belong to the word before */
+    bool charsmap, dummy_prefix, remove_spaces, escape_spaces;
 };
 
 static int bad(const struct walk *k, const char *what)
@@ -103,6 +117,21 @@ static int bad_piece(const struct walk *k, const char *what)
 {
     return err_set(k->err, ERR_INPUT, "%s: not a SentencePiece model: piece %lld: %s",
                    k->name, (long long)k->pieces, what);
+}
+
+/* Does the piece have a space after something else, or, matched in the text as it is,
+ * any space at all? */
+static bool joins_space(const char *text, size_t bytes, uint64_t type)
+{
+    bool user = type == TYPE_USER_DEFINED;
+    if (user && memchr(text, ' ', bytes))
+        return true;
+    for (size_t i = 0; i + sizeof space <= bytes; i++)
+        if (memcmp(text + i, space, sizeof space) == 0 &&
+            (user || (i > 0 && (i < sizeof space ||
+                                memcmp(text + i - sizeof space, space, sizeof space)))))
+            return true;
+    return false;
 }
 
 static int check_piece(struct walk *k, struct wire w)
@@ -141,6 +170,10 @@ static int check_piece(struct walk *k, struct wire w)
         k->length[bytes] = true;
         k->lengths++;
     }
+    const char *chars = (const char *)text.at;
+    k->joins = k->joins || joins_space(chars, bytes, type);
+    k->space_piece = k->space_piece || (type == TYPE_NORMAL && bytes == sizeof space &&
+                                        memcmp(chars, space, bytes) == 0);
     k->unknown += type == TYPE_UNKNOWN;
     k->pieces++;
     return 0;
@@ -150,10 +183,16 @@ static int check_trainer(struct walk *k, struct wire w)
 {
     struct field f;
     int more;
-    while ((more = wire_next(&w, &f)) > 0)
-        if (f.number == TRAINER_MODEL_TYPE &&
-            (f.type != WIRE_VARINT || f.value < 1 || f.value > MODEL_TYPES))
-            return bad(k, "unknown model type");
+    while ((more = wire_next(&w, &f)) > 0) {
+        if (f.number == TRAINER_MODEL_TYPE) {
+            if (f.type != WIRE_VARINT || f.value < MODEL_UNIGRAM ||
+                f.value > MODEL_CHAR)
+                return bad(k, "unknown model type");
+            k->type = f.value;
+        } else if (f.number == TRAINER_SPACE_AS_SUFFIX) {
+            k->suffix = k->suffix || f.type != WIRE_VARINT || f.value;
+        }
+    }
     return more < 0 ? bad(k, "trainer_spec is cut or broken") : 0;
 }
 
@@ -272,11 +311,22 @@ static int check_normalizer(struct walk *k, struct wire w)
 {
     struct field f;
     int more;
-    while ((more = wire_next(&w, &f)) > 0)
-        if (f.number == NORMALIZER_CHARSMAP &&
-            (f.type != WIRE_BYTES ? bad(k, "a character map of the wrong type")
-                                  : check_charsmap(k, f.bytes)))
-            return -1;
+    while ((more = wire_next(&w, &f)) > 0) {
+        bool on = f.type != WIRE_VARINT || f.value;
+        if (f.number == NORMALIZER_CHARSMAP) {
+            if (f.type != WIRE_BYTES)
+                return bad(k, "a character map of the wrong type");
+            if (check_charsmap(k, f.bytes))
+                return -1;
+            k->charsmap = k->charsmap || f.bytes.at != f.bytes.end;
+        } else if (f.number == NORMALIZER_DUMMY_PREFIX) {
+            k->dummy_prefix = on;
+        } else if (f.number == NORMALIZER_REMOVE_SPACES) {
+            k->remove_spaces = on;
+        } else if (f.number == NORMALIZER_ESCAPE_SPACES) {
+            k->escape_spaces = on;
+        }
+    }
     return more < 0 ? bad(k, "normalizer_spec is cut or broken") : 0;
 }
 
@@ -298,9 +348,15 @@ static int check_field(struct walk *k, const struct field *f)
     return 0;
 }
 
-int spm_model_check(const void *model, size_t bytes, const char *name, struct err *err)
+int spm_model_check(const void *model, size_t bytes, const char *name,
+                    struct spm_traits *traits, struct err *err)
 {
-    struct walk k = {.name = name, .err = err};
+    struct walk k = {.name = name,
+                     .err = err,
+                     .type = MODEL_UNIGRAM, /* the defaults of the format */
+                     .dummy_prefix = true,
+                     .remove_spaces = true,
+                     .escape_spaces = true};
     struct wire w = {model, (const unsigned char *)model + bytes};
     struct field f;
     int more;
@@ -320,5 +376,8 @@ int spm_model_check(const void *model, size_t bytes, const char *name, struct er
         return bad(&k, "expected one piece for unknown text");
     if (k.lengths > SPM_NESTED_PIECES)
         return bad(&k, "user-defined pieces of more than 64 different lengths");
+    traits->parts_at_spaces = k.type == MODEL_BPE && k.space_piece && !k.joins &&
+                              !k.suffix && !k.charsmap && k.dummy_prefix &&
+                              !k.remove_spaces && k.escape_spaces;
     return 0;
 }

@@ -11,6 +11,7 @@
  * map (a double-array trie, Darts) with links that leave the array, meet in a circle or
  * give more matches than its buffer holds. Pure, local. */
 
+#include <stdbool.h>
 #include <stddef.h>
 
 #include "src/base/err.h"
@@ -24,7 +25,18 @@ enum {
     SPM_NESTED_RULES = 32         /* rules of a character map, likewise */
 };
 
-/* 0, or -1 with err set (ERR_INPUT) naming `name` and what is wrong. */
-int spm_model_check(const void *model, size_t bytes, const char *name, struct err *err);
+/* What the model promises. */
+struct spm_traits {
+    /* Text may be cut before any space that follows another character, and the parts
+     * encoded one by one without that space: the ids are those of the whole. True of
+     * BPE models that normalise nothing, put a space in front, and have no piece that
+     * joins a space to what is before it, as Llama's and Mistral's: then no merge ever
+     * reaches across, and the space put in front of a part stands for the one cut. */
+    bool parts_at_spaces;
+};
+
+/* 0 and *traits, or -1 with err set (ERR_INPUT) naming `name` and what is wrong. */
+int spm_model_check(const void *model, size_t bytes, const char *name,
+                    struct spm_traits *traits, struct err *err);
 
 #endif

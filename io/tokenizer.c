@@ -12,10 +12,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { SPECIALS = 3, WHY_BYTES = 256 };
+enum { SPECIALS = 3, WHY_BYTES = 256, PART_BYTES = 256 };
 
 struct tokenizer {
     struct spm *spm;
+    struct spm_traits traits;
     int vocab, bos, eos, unk;
     char hash[33];
     struct special {
@@ -38,11 +39,13 @@ struct tokenizer *tokenizer_create(const void *model, size_t bytes, const char *
                                    struct err *err)
 {
     char why[WHY_BYTES] = "";
-    if (spm_model_check(model, bytes, name, err))
+    struct spm_traits traits;
+    if (spm_model_check(model, bytes, name, &traits, err))
         return NULL;
     struct tokenizer *t = mem_array(1, sizeof *t, err);
     if (!t)
         return NULL;
+    t->traits = traits;
     t->spm = spm_create(model, bytes, why, sizeof why);
     if (!t->spm) {
         err_set(err, ERR_INPUT, "%s: SentencePiece refuses it: %s", name, why);
@@ -121,13 +124,36 @@ int token_ids_push(struct token_ids *ids, int32_t id, struct err *err)
                : 0;
 }
 
+/* Where the part of a text that starts at begin ends: at its end, or before the first
+ * space after PART_BYTES that the traits allow to cut at. Short parts keep
+ * SentencePiece's work in the cache and its memory small, whatever the text's length.
+ */
+static size_t part_end(const struct tokenizer *t, const char *text, size_t begin,
+                       size_t bytes)
+{
+    if (!t->traits.parts_at_spaces || bytes - begin <= PART_BYTES)
+        return bytes;
+    for (size_t i = begin + PART_BYTES; i + 1 < bytes; i++)
+        if (text[i] == ' ' && text[i - 1] != ' ' &&
+            memcmp(text + i - 3, "\xe2\x96\x81", 3) != 0) /* a space as well */
+            return i;
+    return bytes;
+}
+
 static int encode_plain(const struct tokenizer *t, const char *text, size_t bytes,
                         struct token_ids *ids, struct err *err)
 {
     char why[WHY_BYTES] = "no memory for the ids";
-    if (bytes && spm_encode(t->spm, text, bytes, append_ids, ids, why, sizeof why))
-        return err_set(err, ERR_OTHER,
-                       "SentencePiece failed on a text of %zu bytes: %s", bytes, why);
+    for (size_t begin = 0, end; begin < bytes; begin = end) {
+        end = part_end(t, text, begin, bytes);
+        if (begin > 0)
+            begin++; /* the model puts this space in front of the part again */
+        if (spm_encode(t->spm, text + begin, end - begin, append_ids, ids, why,
+                       sizeof why))
+            return err_set(err, ERR_OTHER,
+                           "SentencePiece failed on a text of %zu bytes: %s", bytes,
+                           why);
+    }
     return 0;
 }
 

@@ -2,6 +2,7 @@
 #include "io/tokenizer.h"
 
 #include "io/spm_model.h"
+#include "io/spm_shim.h"
 #include "src/base/file.h"
 #include "src/base/mem.h"
 #include "src/base/rng.h"
@@ -225,6 +226,81 @@ static void appends_ids_and_refuses_unknown_ones(void **state)
     tokenizer_destroy(t);
 }
 
+static int take_ids(void *context, const int *ids, size_t n)
+{
+    struct err err = {0};
+    for (size_t i = 0; i < n; i++)
+        if (token_ids_push(context, ids[i], &err))
+            return -1;
+    return 0;
+}
+
+/* Long texts are encoded in parts: SentencePiece in one go must give the same ids. */
+static void parts_of_a_text_give_the_ids_of_the_whole(void **state)
+{
+    (void)state;
+    static const char *const words[] = {" ",
+                                        "  ",
+                                        "   ",
+                                        "Hello",
+                                        "world",
+                                        "\n",
+                                        "a",
+                                        "48/2=24",
+                                        "\t",
+                                        "\xe2\x96\x81",
+                                        "</s>",
+                                        "\xff",
+                                        "\xe2",
+                                        "\xe2\x96",
+                                        "\xe6\x97\xa5",
+                                        "\xf0\x9f\x98\x80",
+                                        " ",
+                                        " the",
+                                        " of"};
+    enum { WORDS = sizeof words / sizeof *words, TEXTS = 60, TEXT_BYTES = 20000 };
+    char *text = malloc(TEXT_BYTES + 16);
+    for (int m = 0; m < MODELS; m++) {
+        size_t model_bytes;
+        char why[256] = "",
+             *model = oracle_read(models[m], "tokenizer.model", &model_bytes);
+        struct tokenizer *t = load(models[m]);
+        struct spm *spm = spm_create(model, model_bytes, why, sizeof why);
+        struct spm_traits traits = {0};
+        struct err err = {0};
+        int64_t all = 0;
+        assert_non_null(spm);
+        assert_int_equal(spm_model_check(model, model_bytes, models[m], &traits, &err),
+                         0);
+        assert_true(traits.parts_at_spaces);
+        for (uint64_t seed = 0; seed < TEXTS; seed++) {
+            struct token_ids parts = {0}, whole = {0};
+            size_t bytes = 0, size = rng_u64(seed, 0, 0) % TEXT_BYTES;
+            /* from words without a space to spaces nearly alone */
+            uint64_t kinds = seed % 3 == 0 ? WORDS : seed % 3 == 1 ? 4 : WORDS - 3;
+            for (uint64_t k = 0; bytes < size; k++) {
+                const char *word = words[rng_u64(seed, 1, k) % kinds];
+                memcpy(text + bytes, word, strlen(word));
+                bytes += strlen(word);
+            }
+            assert_int_equal(tokenizer_encode(t, text, bytes, false, &parts, &err), 0);
+            assert_int_equal(
+                spm_encode(spm, text, bytes, take_ids, &whole, why, sizeof why), 0);
+            assert_int_equal(parts.n, whole.n);
+            for (int64_t i = 0; i < whole.n; i++)
+                assert_int_equal(parts.id[i], whole.id[i]);
+            all += whole.n;
+            free(parts.id);
+            free(whole.id);
+        }
+        printf("%s: %d texts, %lld ids\n", models[m], (int)TEXTS, (long long)all);
+        spm_destroy(spm);
+        tokenizer_destroy(t);
+        free(model);
+    }
+    free(text);
+}
+
 static void hash_tells_models_apart(void **state)
 {
     (void)state;
@@ -354,6 +430,44 @@ static struct made small_model(void)
     return m;
 }
 
+/* Which models may be given text in parts. */
+static void parts_need_a_model_that_splits_at_spaces(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *piece;
+        int type;
+        const char *model; /* trainer and normalizer, as in the file */
+        bool parts;
+    } rows[] = {
+        {"\xe2\x96\x81\xe2\x96\x81x", 1, "\x12\x02\x18\x02\x1a\x02\x20\x00", true},
+        {"x\xe2\x96\x81", 1, "\x12\x02\x18\x02\x1a\x02\x20\x00", false},
+        {"\xe2\x96\x81x\xe2\x96\x81", 1, "\x12\x02\x18\x02\x1a\x02\x20\x00", false},
+        {"\xe2\x96\x81\xe2\x96\x81", 4, "\x12\x02\x18\x02\x1a\x02\x20\x00", false},
+        {"x y", 4, "\x12\x02\x18\x02\x1a\x02\x20\x00", false},
+        {"x", 4, "\x12\x02\x18\x02\x1a\x02\x20\x00", true},
+        {"x", 1, "\x12\x02\x18\x01\x1a\x02\x20\x00", false}, /* unigram */
+        {"x", 1, "\x12\x02\x18\x02\x1a\x02\x20\x01", false}, /* spaces removed */
+        {"x", 1, "\x12\x02\x18\x02", false},                 /* by default as well */
+        {"x", 1, "\x12\x02\x18\x02\x1a\x04\x20\x00\x18\x00", false}, /* no prefix */
+        {"x", 1, "\x12\x02\x18\x02\x1a\x04\x20\x00\x28\x00", false}, /* not escaped */
+        {"x", 1, "\x12\x05\x18\x02\xc0\x01\x01\x1a\x02\x20\x00", false}, /* suffix */
+    };
+    static const size_t bytes[] = {8, 8, 8, 8, 8, 8, 8, 8, 4, 10, 10, 11};
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        struct err err = {0};
+        struct spm_traits traits = {0};
+        struct made m = small_model();
+        put_piece(&m, rows[i].piece, strlen(rows[i].piece), rows[i].type);
+        put(&m, rows[i].model, bytes[i]);
+        assert_int_equal(spm_model_check(m.data, m.bytes, "made.model", &traits, &err),
+                         0);
+        if (traits.parts_at_spaces != rows[i].parts)
+            fail_msg("row %zu: parts %d", i, traits.parts_at_spaces);
+        free(m.data);
+    }
+}
+
 static void expect_refusal(struct made *m, const char *says)
 {
     struct err err = {0};
@@ -415,8 +529,10 @@ static void refuses_what_sentencepiece_would_stumble_over(void **state)
     expect_refusal(&nested, "more than 64 different lengths");
     expect_refusal(&none, "no pieces");
     struct err err = {0};
+    struct spm_traits traits;
     assert_int_equal(
-        spm_model_check("", (size_t)SPM_MODEL_BYTES + 1, "big.model", &err), -1);
+        spm_model_check("", (size_t)SPM_MODEL_BYTES + 1, "big.model", &traits, &err),
+        -1);
     assert_non_null(strstr(err.text, "at most 64 MiB"));
 }
 
@@ -510,6 +626,8 @@ int main(void)
         cmocka_unit_test(reads_invalid_utf8_as_the_oracle),
         cmocka_unit_test(parses_special_tokens_as_transformers),
         cmocka_unit_test(appends_ids_and_refuses_unknown_ones),
+        cmocka_unit_test(parts_of_a_text_give_the_ids_of_the_whole),
+        cmocka_unit_test(parts_need_a_model_that_splits_at_spaces),
         cmocka_unit_test(hash_tells_models_apart),
         cmocka_unit_test(survives_a_cut_at_every_byte),
         cmocka_unit_test(survives_random_damage),
