@@ -38,8 +38,10 @@ struct verb {
 
 extern const struct verb *const verbs[]; /* in the order of --help, ends with NULL */
 
-/* Prints "dusk VERB: text" on rank 0's stderr and returns the exit code of err. The
- * error must be the same on all ranks (agreed). */
+/* Prints "dusk VERB: text" on rank 0's stderr, or the text alone if it starts with a
+ * place
+ * ("run.yaml:3:5: ", "--set a.b: "), and returns the exit code of err. The error must
+ * be the same on all ranks (agreed). */
 int verb_fail(const struct verb *v, const struct comm *world, const struct err *err);
 
 #endif

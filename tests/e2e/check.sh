@@ -65,9 +65,9 @@ optim:
 END
 expect 0 "run.yaml: run first: base.h5, 100 steps of 8 x 128 = 1024 tokens" run.yaml
 expect 0 "run.yaml: run first" run.yaml --set parallel.data=4 --set parallel.data=2
-expect 2 "dusk check: --set optim.lrr: unknown key" run.yaml --set optim.lrr=1
-expect 2 "dusk check: --set optim.lr: expected a number" run.yaml --set=optim.lr=x
-expect 2 "dusk check: run.yaml:8:17: train.global_batch: expected a multiple" run.yaml \
+expect 2 "--set optim.lrr: unknown key" run.yaml --set optim.lrr=1
+expect 2 "--set optim.lr: expected a number" run.yaml --set=optim.lr=x
+expect 2 "run.yaml:8:17: train.global_batch: expected a multiple" run.yaml \
     --set parallel.data=3
 expect 2 "dusk check: --set needs a value" run.yaml --set
 expect 2 "dusk check: absent.yaml: No such file" absent.yaml

@@ -8,7 +8,7 @@ make_inputs
 # refuse CODE RANKS TEXT ARGUMENT...: as expect, and dusk says just one line.
 refuse() {
     expect "$@"
-    lines=$(grep -c '^dusk ' err)
+    lines=$(grep -c '^dusk \|^--set \|^[^ ]*:[0-9]*:[0-9]*: ' err)
     [ "$lines" -eq 1 ] || fail "expected one line from dusk, found $lines: $(cat err)"
 }
 
@@ -19,8 +19,8 @@ refuse 2 3 "expected the number of ranks, 3" train run.yaml --set parallel.pipel
 refuse 2 3 "train.global_batch is 8, expected a multiple of data x micro_batch = 3 x 1" \
     train run.yaml
 refuse 2 4 "layers" train run.yaml --set parallel.pipeline=4 --set 'parallel.split=[1,1,1,1]'
-refuse 2 1 "--set optim.lr: " train run.yaml --set optim.lr=fast
-refuse 2 1 "optim.lrr" train run.yaml --set optim.lrr=1
+refuse 2 1 "--set optim.lr: expected" train run.yaml --set optim.lr=fast
+refuse 2 1 "--set optim.lrr: unknown key" train run.yaml --set optim.lrr=1
 refuse 2 2 "data.seq_len is 512, but the model has at most 256 positions" \
     train run.yaml --set data.seq_len=512
 refuse 2 2 "model.layers" train run.yaml --set 'model.layers=0:3,1:9'
