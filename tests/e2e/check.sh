@@ -79,7 +79,7 @@ expect 2 "dusk check: --reference takes no RUN.yaml" --reference run.yaml
 # bad LINE TEXT ERROR: run.yaml with a line replaced.
 bad() {
     awk -v line="$1" -v text="$2" 'NR == line { $0 = text } { print }' run.yaml >bad.yaml
-    expect 2 "dusk check: bad.yaml:$3" bad.yaml
+    expect 2 "bad.yaml:$3" bad.yaml
 }
 bad 5 "  seqlen: 128" '5:3: unknown key "data.seqlen": did you mean data.seq_len?'
 bad 7 "  steps: many" "7:10: train.steps: expected a whole number"
