@@ -38,6 +38,20 @@ refuse 2 3 "pipeline" eval base.h5 --tokens text.h5 --pipeline 2
     --tokenizer "$srcdir/tests/oracle/model/tokenizer/mistral-v1/tokenizer.model" >/dev/null 2>&1
 refuse 3 2 "other.h5: made with tokenizer" train run.yaml --set 'data.train=[{path: other.h5}]'
 
+# Token ids beyond the vocabulary of a model that names no tokenizer.
+"$DUSK" import "$srcdir/tests/oracle/model/tiny-llama-ropetheta" -o small.h5 >/dev/null 2>&1
+refuse 3 2 "text.h5: token ids go up to 511, but the model's vocabulary has 128" \
+    train run.yaml --set model.init=small.h5 --set model.layers=null
+
+# NaN in a weight: import warns and names it, training and evaluation refuse.
+cp -r "$srcdir/tests/oracle/model/tiny-mistral-bf16" nan
+chmod -R u+w nan
+printf '\377\377' | dd of=nan/model.safetensors bs=1 conv=notrunc \
+    seek="$(($(stat -c %s nan/model.safetensors) - 2))" 2>/dev/null
+expect 0 1 "NaN" import nan -o nan.h5
+refuse 3 2 "has 1 values that are NaN or Inf" train run.yaml --set model.init=nan.h5
+refuse 3 4 "has 1 values that are NaN or Inf" eval nan.h5 --tokens text.h5 --pipeline 2
+
 # Damage: a byte of a weight, of a token, a cut file.
 flip() { printf '\252' | dd of="$1" bs=1 seek="$2" conv=notrunc 2>/dev/null; }
 cp base.h5 flipped.h5
