@@ -34,6 +34,7 @@ from transformers.utils import logging as transformers_logging
 torch.set_num_threads(1)
 transformers_logging.disable_progress_bar()
 HERE = pathlib.Path(__file__).parent / "model"
+EXAMPLE = pathlib.Path(__file__).parents[2] / "configs" / "quickstart"
 TINY = ["tiny-mistral", "tiny-llama-tied", "tiny-mistral-window", "tiny-llama-ropetheta"]
 UPSCALED = ["small-m1", "small-ranges", "tiny-mistral-m1", "tiny-mistral-ranges"]
 NOT_COUNTED = -100
@@ -467,6 +468,43 @@ def vectors(folder, old):
     return new
 
 
+# ---- the embedded example ----
+
+
+def windows(stream, length):
+    """Every token but the first is predicted once: (inputs, targets) in batches of one shape."""
+    full = (len(stream) - 1) // length
+    cut = lambda x, at: x[at:at + full * length].view(full, length)
+    yield from zip(cut(stream, 0).split(16), cut(stream, 1).split(16))
+    if full * length < len(stream) - 1:
+        rest = stream[None, full * length:]
+        yield rest[:, :-1], rest[:, 1:]
+
+
+@torch.no_grad()
+def example(old):
+    """Losses of the quickstart's model and of its up-scaled forms on its held-out text."""
+    model, sp = load(EXAMPLE / "model"), sentencepiece.SentencePieceProcessor(
+        model_file=str(EXAMPLE / "model" / "tokenizer.model"))
+    lines = (EXAMPLE / "valid.jsonl").read_text(encoding="utf-8").splitlines()
+    ids = [i for line in lines for i in [1, *sp.encode(json.loads(line)["text"]), 2]]
+    stream, layers = torch.tensor(ids), model.model.layers
+    new = {"tokens": len(ids), "first_ids": ids[:len(old["first_ids"])], "models": {}}
+    for name, rows in old["models"].items():
+        ranges = [r.split(":") for r in name.split(",")] if ":" in name else [(0, len(layers))]
+        model.model.layers = torch.nn.ModuleList(layers[i] for lo, hi in ranges for i in range(int(lo), int(hi)))
+        model.config.num_hidden_layers = len(model.model.layers)
+        new["models"][name] = []
+        for row in rows:
+            total = 0.0
+            for x, y in windows(stream, row["seq_len"]):
+                logits = model(input_ids=x, use_cache=False).logits
+                total += F.cross_entropy(logits.flatten(0, 1), y.flatten(), reduction="none").double().sum().item()
+            new["models"][name].append({"seq_len": row["seq_len"], "nll_sum": total, "count": len(ids) - 1,
+                                        "loss": total / (len(ids) - 1)})
+    return new
+
+
 # ---- comparing and writing ----
 
 
@@ -528,6 +566,7 @@ def everything(root):
     for name in ("tiny512", "mistral-v1"):
         folder = root / "tokenizer" / name
         yield folder, "vectors.json", vectors(folder, read_json(folder / "vectors.json")), None, 1e-12
+    yield root, "example.json", example(read_json(root / "example.json")), None, 1e-6
 
 
 def main():
