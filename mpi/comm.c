@@ -69,6 +69,10 @@ static void set_defaults(void)
 {
     setenv("OMPI_MCA_io", "romio321", 0); /* OMPIO hangs and corrupts with HDF5 */
 
+    /* One process without a launcher needs no daemon of its own: Open MPI would start an
+     * orted beside it, which takes longer than small verbs do. */
+    setenv("OMPI_MCA_ess_singleton_isolated", "1", 0);
+
     /* Calls that wait inside MPI (start, file access) cannot nap, but can yield. */
     const char *local = getenv("OMPI_COMM_WORLD_LOCAL_SIZE");
     if (local && strtol(local, NULL, 10) > sysconf(_SC_NPROCESSORS_ONLN))
