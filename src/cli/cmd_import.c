@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "io/hf_import.h"
+#include "src/base/clock.h"
+#include "src/base/mem.h"
 #include "src/cli/dtype_option.h"
 
 static const char dtypes[] = "keep|f32|bf16";
@@ -55,11 +57,16 @@ static int run(int argc, char **argv, struct comm *world, const struct log *log)
     struct options o = {0};
     struct hf_import_options h = {0};
     struct err err;
+    double start_s = clock_s();
     int rc = read_options(&o, argc, argv, &h, &err);
     if (rc == 0)
         rc = hf_import(world, log, &h, &err);
-    if (rc == 0)
-        log_line(log, "import: %s is written", h.output);
+    if (rc == 0) {
+        double peak = (double)mem_peak_rss_bytes();
+        comm_max_f64(world, &peak, 1);
+        log_line(log, "import: %s is written (%.1f s, peak memory %.0f MB a rank)",
+                 h.output, clock_s() - start_s, peak / 1e6);
+    }
     options_fini(&o);
     return rc ? verb_fail(&verb_import, world, &err) : 0;
 }
