@@ -22,10 +22,32 @@ const char *text_printable(char *to, size_t size, const char *from)
     return to;
 }
 
+/* jansson spends up to 250 bytes on a container and 50 on another value: what a small
+ * text may make of our memory is bounded before it is read. */
+enum { CONTAINERS_MAX = 2000000, COMMAS_MAX = 8000000 };
+
+static int check_size(const char *text, size_t bytes, const char *where,
+                      struct err *err)
+{
+    size_t containers = 0, commas = 0;
+    for (size_t i = 0; i < bytes; i++) {
+        containers += text[i] == '{' || text[i] == '[';
+        commas += text[i] == ',';
+    }
+    if (containers <= CONTAINERS_MAX && commas <= COMMAS_MAX)
+        return 0;
+    return err_set(err, ERR_INPUT,
+                   "%s: expected JSON of at most %d objects and lists and %d commas, "
+                   "found %zu and %zu",
+                   where, CONTAINERS_MAX, COMMAS_MAX, containers, commas);
+}
+
 json_t *json_read_text(const char *text, size_t bytes, const char *where,
                        struct err *err)
 {
     json_error_t e;
+    if (check_size(text, bytes, where, err))
+        return NULL;
     json_t *value = json_loadb(text, bytes, JSON_REJECT_DUPLICATES, &e);
     if (!value) {
         char what[sizeof e.text];
