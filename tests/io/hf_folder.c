@@ -129,6 +129,7 @@ static void an_abort_leaves_nothing(void **state)
     assert_int_equal(hf_folder_put(&f, "../a", "x", 1, &err), -1);
     assert_int_equal(hf_folder_put(&f, ".a", "x", 1, &err), -1);
     assert_int_equal(hf_folder_put(&f, "", "x", 1, &err), -1);
+    assert_int_equal(hf_folder_put(&f, "a/b", "x", 1, &err), -1);
     assert_int_equal(err.code, ERR_INPUT);
     assert_int_equal(entries(scratch), before + 1);
     hf_folder_abort(&f);
