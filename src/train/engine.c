@@ -7,6 +7,7 @@
 #include "src/model/stage.h"
 #include "src/param/split.h"
 
+#include <stdio.h>
 #include <string.h>
 
 /* A forward pass over the pipeline takes this many micro-batches at most, so that the
@@ -38,12 +39,29 @@ struct engine {
     int64_t bytes;
 };
 
+/* The level is agreed, but BLIS_ARCH_TYPE in one rank's environment overrides it there.
+ */
+static int check_same_family(struct comm *world, const struct gemm *gemm,
+                             struct err *err)
+{
+    char first[64] = "";
+    snprintf(first, sizeof first, "%s", gemm_name(gemm));
+    comm_bcast(world, first, sizeof first, 0);
+    int failed = 0;
+    if (strcmp(first, gemm_name(gemm)) != 0)
+        failed = err_set(err, ERR_USAGE,
+                         "products by %s here, by %s on rank 0; set BLIS_ARCH_TYPE on "
+                         "all ranks or on none",
+                         gemm_name(gemm), first);
+    return comm_agree(world, failed, err);
+}
+
 struct gemm *engine_gemm(struct comm *world, struct err *err)
 {
     int64_t level = gemm_level_here();
     comm_min_i64(world, &level, 1);
     struct gemm *gemm = gemm_create(GEMM_BLIS, (enum gemm_level)level, err);
-    if (comm_agree(world, !gemm, err)) {
+    if (comm_agree(world, !gemm, err) || check_same_family(world, gemm, err)) {
         gemm_destroy(gemm);
         return NULL;
     }

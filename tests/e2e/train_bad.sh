@@ -52,6 +52,22 @@ expect 0 1 "NaN" import nan -o nan.h5
 refuse 3 2 "has 1 values that are NaN or Inf" train run.yaml --set model.init=nan.h5
 refuse 3 4 "has 1 values that are NaN or Inf" eval nan.h5 --tokens text.h5 --pipeline 2
 
+# BLIS told to use another kernel family on one rank only.
+cat >one.sh <<'S'
+[ "${OMPI_COMM_WORLD_RANK:-0}" = 1 ] && export BLIS_ARCH_TYPE=6
+exec "$DUSK" eval base.h5 --tokens text.h5 --pipeline 2
+S
+if [ -n "$oversubscribe" ]; then
+    DUSK=$DUSK timeout 300 "$MPIRUN" --oversubscribe -n 2 sh one.sh >out 2>err </dev/null
+    code=$?
+    if [ $code -ne 2 ] || ! grep -q "set BLIS_ARCH_TYPE on all ranks or on none" err; then
+        fail "two kernel families: exit code $code"
+        cat err
+    else
+        echo "ok: two kernel families: 2"
+    fi
+fi
+
 # Damage: a byte of a weight, of a token, a cut file.
 flip() { printf '\252' | dd of="$1" bs=1 seek="$2" conv=notrunc 2>/dev/null; }
 cp base.h5 flipped.h5
