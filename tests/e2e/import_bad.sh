@@ -219,7 +219,7 @@ exec "$program" "\$@"
 S
 chmod +x limited
 DUSK=./limited
-bad 4 2 'File too large' import m -o new.h5
+bad 4 2 'ulimit -f' import m -o new.h5
 "$program" import m -o big.h5 2>err || fail "import of tiny-mistral"
 bad 4 2 'File too large' export big.h5 -o hf
 DUSK=$program

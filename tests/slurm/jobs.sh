@@ -29,7 +29,7 @@ cd "$folder/top" || exit 99
 
 fail() {
     echo "FAIL: $*"
-    tail -n 40 ./*.log
+    tail -n 40 ./*.log "$folder"/slurm/*.log
     exit 1
 }
 
@@ -84,6 +84,9 @@ wait_for "$job" PENDING $done_states
 steps=$(grep -c '"loss"' stopped/pretrain/metrics.jsonl)
 [ "$steps" -lt 8 ] || fail "pretrain: not stopped early"
 echo "ok: stopped by USR1 after $steps steps, requeued"
+# Slurm holds it back for two minutes. Not at once, though: nodes refuse a job that
+# starts in the same second in which its last start was revoked.
+sleep 3
 scontrol update JobId="$job" StartTime=now
 wait_for "$job" $done_states && [ "$state" = COMPLETED ] || fail "pretrain after requeue: $state"
 
