@@ -1,5 +1,4 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#define _GNU_SOURCE /* sync_file_range */
 #include "io/hf_export.h"
 
 #include "io/ckpt.h"
@@ -190,12 +189,8 @@ static int convert(struct export_job *ex, const struct hf_chunks *k, struct err 
     ex->found[t.index] += found;
     if (open_shard(ex, p->shard, err))
         return -1;
-    int64_t at = p->offset + k->begin * size;
-    if (file_pwrite(ex->fd, ex->path, ex->raw, (size_t)(k->n * size), at, err))
-        return -1;
-    /* The disk starts now, not at the sync; a hint, whose failure does no harm. */
-    sync_file_range(ex->fd, at, k->n * size, SYNC_FILE_RANGE_WRITE);
-    return 0;
+    return file_pwrite(ex->fd, ex->path, ex->raw, (size_t)(k->n * size),
+                       p->offset + k->begin * size, err);
 }
 
 static int convert_share(struct export_job *ex, struct err *err)

@@ -12,8 +12,10 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-/* Linux moves at most 2^31 - 4096 bytes a call. */
-enum { CALL_BYTES_MAX = 1 << 30 };
+/* Linux moves at most 2^31 - 4096 bytes a call. Writes are cut finer: in calls of 1 MiB
+ * and more ext4 fills the page cache with large folios, several times slower than cp's
+ * calls of 128 KiB (measured on Linux 6 in a virtual machine). */
+enum { CALL_BYTES_MAX = 1 << 30, WRITE_BYTES_MAX = 1 << 18 };
 
 int file_pread(int fd, const char *path, void *data, size_t bytes, int64_t offset,
                struct err *err)
@@ -44,7 +46,7 @@ int file_pwrite(int fd, const char *path, const void *data, size_t bytes,
     const char *from = data;
     size_t done = 0;
     while (done < bytes) {
-        size_t ask = bytes - done < CALL_BYTES_MAX ? bytes - done : CALL_BYTES_MAX;
+        size_t ask = bytes - done < WRITE_BYTES_MAX ? bytes - done : WRITE_BYTES_MAX;
         ssize_t n = pwrite(fd, from + done, ask, (off_t)(offset + (int64_t)done));
         if (n < 0 && errno == EINTR)
             continue;
