@@ -100,7 +100,7 @@ void json_bool(struct json *j, const char *key, bool value)
     append_text(j, key, value ? "true" : "false");
 }
 
-void json_string(struct json *j, const char *key, const char *value)
+void json_text(struct json *j, const char *key, const char *value)
 {
     lead(j, key);
     if (value)

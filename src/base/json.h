@@ -5,7 +5,8 @@
 /* Writing JSON: values are appended to a growing string, commas and escapes are its
  * business. Doubles are written with %.17g, so that they read back bit for bit; NaN and
  * infinities, which JSON lacks, become the strings "NaN", "Infinity", "-Infinity".
- * Keys are NULL inside arrays and for the outermost value. All local.
+ * Keys are NULL inside arrays and for the outermost value. Names stay clear of
+ * jansson's, which is linked into the same program (it has a json_string). All local.
  *
  *     struct json j = {0};
  *     json_begin(&j, NULL, '{');
@@ -31,7 +32,7 @@ void json_int(struct json *j, const char *key, int64_t value);
 void json_uint(struct json *j, const char *key, uint64_t value);
 void json_double(struct json *j, const char *key, double value);
 void json_bool(struct json *j, const char *key, bool value);
-void json_string(struct json *j, const char *key, const char *value); /* NULL: null */
+void json_text(struct json *j, const char *key, const char *value); /* NULL: null */
 void json_fini(struct json *j);
 
 #endif

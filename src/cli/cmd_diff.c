@@ -77,9 +77,9 @@ static void print_json(const char *a, const char *b, const struct ckpt_diff *d)
     struct json j = {0};
     char name[96];
     json_begin(&j, NULL, '{');
-    json_string(&j, "a", a);
-    json_string(&j, "b", b);
-    json_string(&j, "shape", d->shape);
+    json_text(&j, "a", a);
+    json_text(&j, "b", b);
+    json_text(&j, "shape", d->shape);
     json_bool(&j, "optimizer", d->optimizer);
     json_int(&j, "compared", d->compared);
     json_int(&j, "different", d->rows);
@@ -89,8 +89,8 @@ static void print_json(const char *a, const char *b, const struct ckpt_diff *d)
         const struct ckpt_diff_row *r = &d->row[i];
         row_name(r, name, sizeof name);
         json_begin(&j, NULL, '{');
-        json_string(&j, "name", name);
-        json_string(&j, "how", where_text[r->where]);
+        json_text(&j, "name", name);
+        json_text(&j, "how", where_text[r->where]);
         json_int(&j, "elements", r->tensor.elements);
         json_int(&j, "differing", r->differing);
         json_double(&j, "max_abs", r->max_abs);

@@ -72,8 +72,8 @@ static void print_json(const struct evaluate_report *r,
     const struct evaluation *v = &r->result;
     struct json j = {0};
     json_begin(&j, NULL, '{');
-    json_string(&j, "checkpoint", o->checkpoint);
-    json_string(&j, "tokens", o->tokens);
+    json_text(&j, "checkpoint", o->checkpoint);
+    json_text(&j, "tokens", o->tokens);
     json_int(&j, "seq_len", r->seq_len);
     json_int(&j, "layers", r->layers);
     json_int(&j, "windows", v->windows);

@@ -252,13 +252,13 @@ static void print_json(const struct subject *s, bool verified, const struct dama
 {
     struct json j = {0};
     json_begin(&j, NULL, '{');
-    json_string(&j, "file", s->path);
+    json_text(&j, "file", s->path);
     listing_json(&s->listing, &j);
     json_bool(&j, "verified", verified && s->file);
     json_int(&j, "damaged_blocks", d->blocks);
     json_begin(&j, "damage", '[');
     for (int i = 0; i < DAMAGE_LISTED && d->text[i]; i++)
-        json_string(&j, NULL, d->text[i]);
+        json_text(&j, NULL, d->text[i]);
     json_end(&j, ']');
     json_end(&j, '}');
     printf("%s\n", j.text);

@@ -156,7 +156,7 @@ static void json_fact(const struct listing_fact *f, struct json *j)
     else if (f->kind == LISTING_DOUBLE)
         json_double(j, f->name, f->d);
     else
-        json_string(j, f->name, f->s);
+        json_text(j, f->name, f->s);
 }
 
 static void json_attributes(const struct listing *l, struct json *j)
@@ -190,8 +190,8 @@ void listing_json(const struct listing *l, struct json *j)
     for (int i = 0; i < l->arrays; i++) {
         const struct listing_array *a = &l->array[i];
         json_begin(j, NULL, '{');
-        json_string(j, "name", a->name);
-        json_string(j, "dtype", a->dtype);
+        json_text(j, "name", a->name);
+        json_text(j, "dtype", a->dtype);
         json_begin(j, "shape", '[');
         for (int d = 0; d < a->dims; d++)
             json_int(j, NULL, a->dim[d]);

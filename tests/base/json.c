@@ -23,7 +23,7 @@ static void nests_with_commas_in_place(void **state)
     json_uint(&j, "seed", UINT64_MAX);
     json_bool(&j, "yes", true);
     json_bool(&j, "no", false);
-    json_string(&j, "none", NULL);
+    json_text(&j, "none", NULL);
     json_begin(&j, "empty", '[');
     json_end(&j, ']');
     json_begin(&j, "list", '[');
@@ -62,7 +62,7 @@ static void strings_are_escaped(void **state)
     };
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
         struct json j = {0};
-        json_string(&j, NULL, rows[i].text);
+        json_text(&j, NULL, rows[i].text);
         print_message("%s\n", j.text);
         assert_string_equal(j.text, rows[i].json);
         json_fini(&j);
