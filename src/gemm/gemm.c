@@ -9,11 +9,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-struct gemm {
-    gemm_tile_fn *tile;
-    char name[64];
-};
-
 enum {
     GRAIN = 96,             /* rows or columns that a thread gets at least: whole
                                register blocks (32 x 12, 6 x 16) of BLIS's families */
@@ -27,6 +22,8 @@ struct gemm *gemm_create(enum gemm_backend backend, enum gemm_level level,
     struct gemm *g = mem_array(1, sizeof *g, err);
     if (!g)
         return NULL;
+    g->level = level;
+    snprintf(g->bf16_name, sizeof g->bf16_name, "ref");
     if (backend == GEMM_REF) {
         g->tile = gemm_ref_tile;
         snprintf(g->name, sizeof g->name, "ref");

@@ -22,11 +22,17 @@
 
 #include "src/base/err.h"
 
-enum gemm_backend { GEMM_REF, GEMM_BLIS };
+enum gemm_backend { GEMM_REF, GEMM_BLIS, GEMM_ONEDNN }; /* the last for bf16 only */
 enum gemm_op { GEMM_N, GEMM_T };
 
 /* CPU feature levels in rising order; a family is chosen for the lowest in the job. */
-enum gemm_level { GEMM_LEVEL_GENERIC, GEMM_LEVEL_AVX2, GEMM_LEVEL_AVX512 };
+enum gemm_level {
+    GEMM_LEVEL_GENERIC,
+    GEMM_LEVEL_AVX2,
+    GEMM_LEVEL_AVX512,
+    GEMM_LEVEL_AVX512_BF16, /* the same for fp32 */
+    GEMM_LEVEL_AMX_BF16     /* the same for fp32 */
+};
 
 struct gemm;
 

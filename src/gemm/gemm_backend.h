@@ -28,4 +28,13 @@ gemm_tile_fn gemm_ref_tile, gemm_blis_tile;
  * that BLIS would misread. */
 int gemm_blis_start(enum gemm_level level, char *name, size_t size, struct err *err);
 
+struct bf16_onednn; /* src/gemm/bf16_backend.h */
+
+struct gemm {
+    gemm_tile_fn *tile;
+    struct bf16_onednn *onednn; /* NULL: bf16 products by plain loops */
+    enum gemm_level level;
+    char name[64], bf16_name[64];
+};
+
 #endif

@@ -79,7 +79,7 @@ double gemm_peak_f32_gflops(double seconds)
     int lanes = 4;
 #if defined(__x86_64__)
     enum gemm_level level = gemm_level_here();
-    if (level == GEMM_LEVEL_AVX512) {
+    if (level >= GEMM_LEVEL_AVX512) {
         loop = loop_avx512;
         lanes = 16;
     } else if (level == GEMM_LEVEL_AVX2) {

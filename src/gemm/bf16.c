@@ -1,0 +1,153 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "src/gemm/bf16.h"
+
+#include "src/base/check.h"
+#include "src/base/mem.h"
+#include "src/gemm/bf16_backend.h"
+
+#include <omp.h>
+
+int gemm_bf16_built(void)
+{
+    return 0;
+}
+
+enum gemm_backend gemm_bf16_backend(const struct gemm *g)
+{
+    return g->onednn ? GEMM_ONEDNN : GEMM_REF;
+}
+
+const char *gemm_bf16_name(const struct gemm *g)
+{
+    return g->bf16_name;
+}
+
+static struct bf16_matrix matrix(enum gemm_op op, const uint16_t *p, int64_t ld)
+{
+    return op == GEMM_N ? (struct bf16_matrix){p, ld, 1}
+                        : (struct bf16_matrix){p, 1, ld};
+}
+
+static struct bf16_target target(enum dtype to, float beta, void *c, int64_t ldc)
+{
+    CHECK(beta == 0.0f || beta == 1.0f, "beta %g", (double)beta);
+    CHECK(to == DTYPE_F32 || to == DTYPE_BF16, "dtype %d", (int)to);
+    return (struct bf16_target){c, ldc, to, beta};
+}
+
+/* Rows of C are independent sums: shared among threads as they come. */
+static void ref_rows(int64_t m, int64_t n, int64_t k, struct bf16_matrix a,
+                     struct bf16_matrix b, struct bf16_target t)
+{
+#pragma omp parallel for schedule(static) if (m * n * k > 1 << 16)
+    for (int64_t i = 0; i < m; i++) {
+        struct bf16_matrix row = {a.p + i * a.row, a.row, a.col};
+        struct bf16_target to = t;
+        to.c = (char *)t.c + (size_t)(i * t.ldc) * dtype_bytes(t.dtype);
+        bf16_ref_tile(1, n, k, row, b, to);
+    }
+}
+
+void gemm_bf16(const struct gemm *g, enum gemm_op op_a, enum gemm_op op_b, int64_t m,
+               int64_t n, int64_t k, const uint16_t *a, int64_t lda, const uint16_t *b,
+               int64_t ldb, enum dtype to, float beta, void *c, int64_t ldc)
+{
+    (void)g;
+    ref_rows(m, n, k, matrix(op_a, a, lda), matrix(op_b, b, ldb),
+             target(to, beta, c, ldc));
+}
+
+int gemm_bf16_prepare(struct gemm *g, enum gemm_op op_a, enum gemm_op op_b, int64_t m,
+                      int64_t n, int64_t k, int64_t lda, int64_t ldb, enum dtype to,
+                      float beta, int64_t ldc, struct err *err)
+{
+    (void)g, (void)op_a, (void)op_b, (void)m, (void)n, (void)k, (void)lda, (void)ldb;
+    (void)to, (void)beta, (void)ldc, (void)err;
+    return 0;
+}
+
+void gemm_bf16_tile(const struct gemm *g, enum gemm_op op_a, enum gemm_op op_b,
+                    int64_t m, int64_t n, int64_t k, const uint16_t *a, int64_t lda,
+                    const uint16_t *b, int64_t ldb, enum dtype to, float beta, void *c,
+                    int64_t ldc)
+{
+    (void)g;
+    bf16_ref_tile(m, n, k, matrix(op_a, a, lda), matrix(op_b, b, ldb),
+                  target(to, beta, c, ldc));
+}
+
+int64_t gemm_packed_bytes(const struct gemm *g, int64_t k, int64_t n)
+{
+    (void)g;
+    return k * n * (int64_t)sizeof(uint16_t);
+}
+
+struct gemm_packed *gemm_packed_create_at(struct gemm *g, int64_t k, int64_t n,
+                                          void *memory, struct err *err)
+{
+    struct gemm_packed *p = mem_array(1, sizeof *p, err);
+    if (!p)
+        return NULL;
+    *p = (struct gemm_packed){.g = g, .k = k, .n = n, .data = memory};
+    if (!memory)
+        p->data = p->own = mem_array(gemm_packed_bytes(g, k, n), 1, err);
+    if (!p->data) {
+        gemm_packed_destroy(p);
+        return NULL;
+    }
+    return p;
+}
+
+struct gemm_packed *gemm_packed_create(struct gemm *g, int64_t k, int64_t n,
+                                       struct err *err)
+{
+    return gemm_packed_create_at(g, k, n, NULL, err);
+}
+
+void gemm_packed_destroy(struct gemm_packed *p)
+{
+    if (!p)
+        return;
+    mem_free(p->own);
+    mem_free(p);
+}
+
+/* Stored as n x k: the sums of plain loops then run along memory. */
+void gemm_packed_fill(struct gemm_packed *p, enum gemm_op op_b, const uint16_t *b,
+                      int64_t ldb)
+{
+    struct bf16_matrix from = matrix(op_b, b, ldb);
+#pragma omp parallel for schedule(static)
+    for (int64_t j = 0; j < p->n; j++)
+        for (int64_t l = 0; l < p->k; l++)
+            p->data[j * p->k + l] = from.p[l * from.row + j * from.col];
+}
+
+void gemm_bf16_packed(const struct gemm *g, int64_t m, int64_t n, int64_t k,
+                      const uint16_t *a, int64_t lda, const struct gemm_packed *p,
+                      enum dtype to, float beta, void *c, int64_t ldc)
+{
+    CHECK(n == p->n && k == p->k, "packed %lld x %lld, asked %lld x %lld",
+          (long long)p->k, (long long)p->n, (long long)k, (long long)n);
+    gemm_bf16(g, GEMM_N, GEMM_T, m, n, k, a, lda, p->data, k, to, beta, c, ldc);
+}
+
+int gemm_bf16_packed_prepare(struct gemm *g, const struct gemm_packed *p, int64_t m,
+                             int64_t lda, enum dtype to, float beta, int64_t ldc,
+                             struct err *err)
+{
+    (void)g, (void)p, (void)m, (void)lda, (void)to, (void)beta, (void)ldc, (void)err;
+    return 0;
+}
+
+int64_t gemm_bf16_workspace_bytes(const struct gemm *g)
+{
+    (void)g;
+    return 0;
+}
+
+double gemm_peak_bf16_gflops(double seconds)
+{
+    (void)seconds;
+    return 0;
+}
