@@ -104,20 +104,18 @@ static int report_step(struct trainer *t, double loss, const struct zero_step *z
     ticker_step(&t->ticker, &shown);
     if (!comm_root(t->world))
         return 0;
-    struct json j = {0};
-    json_begin(&j, NULL, '{');
-    json_int(&j, "step", t->at.step);
-    json_double(&j, "loss", loss);
-    json_double(&j, "lr", z->lr);
-    json_double(&j, "grad_norm", z->norm);
-    json_int(&j, "tokens", t->at.tokens);
-    json_double(&j, "tokens_per_s", tokens / spent_s);
-    json_double(&j, "step_s", spent_s);
-    json_int(&j, "epoch", data_epoch(t->data, t->at.samples - 1));
-    json_end(&j, '}');
-    int failed = metrics_write(&t->metrics, &j, err);
-    json_fini(&j);
-    return failed;
+    struct json *j = metrics_line(&t->metrics);
+    json_begin(j, NULL, '{');
+    json_int(j, "step", t->at.step);
+    json_double(j, "loss", loss);
+    json_double(j, "lr", z->lr);
+    json_double(j, "grad_norm", z->norm);
+    json_int(j, "tokens", t->at.tokens);
+    json_double(j, "tokens_per_s", tokens / spent_s);
+    json_double(j, "step_s", spent_s);
+    json_int(j, "epoch", data_epoch(t->data, t->at.samples - 1));
+    json_end(j, '}');
+    return metrics_write(&t->metrics, err);
 }
 
 /* ---- validation and saving ---- */
@@ -134,19 +132,17 @@ static int report_valid(struct trainer *t, const char *name, const struct evalua
              t->at.step, name, v->loss, v->perplexity, v->count);
     if (!comm_root(t->world))
         return 0;
-    struct json j = {0};
-    json_begin(&j, NULL, '{');
-    json_int(&j, "step", t->at.step);
+    struct json *j = metrics_line(&t->metrics);
+    json_begin(j, NULL, '{');
+    json_int(j, "step", t->at.step);
     for (int i = 0; i < 3; i++) {
         snprintf(key, sizeof key, "eval_%s_%s", name, what[i]);
-        json_double(&j, key, value[i]);
+        json_double(j, key, value[i]);
     }
     snprintf(key, sizeof key, "eval_%s_count", name);
-    json_int(&j, key, v->count);
-    json_end(&j, '}');
-    int failed = metrics_write(&t->metrics, &j, err);
-    json_fini(&j);
-    return failed;
+    json_int(j, key, v->count);
+    json_end(j, '}');
+    return metrics_write(&t->metrics, err);
 }
 
 static int validate(struct trainer *t, struct err *err)
