@@ -3,18 +3,43 @@
 
 #include "src/base/check.h"
 #include "src/base/mem.h"
-#include "src/gemm/bf16_backend.h"
+#include "src/gemm/bf16_dot.h"
 
-#include <omp.h>
+#include <stdio.h>
+#include <string.h>
 
 int gemm_bf16_built(void)
 {
+#if defined(DUSK_BF16_DOT)
+    return 1;
+#else
     return 0;
+#endif
+}
+
+int gemm_bf16_start(struct gemm *g, enum gemm_backend backend, struct err *err)
+{
+    snprintf(g->bf16_name, sizeof g->bf16_name, "ref");
+    g->bf16 = GEMM_REF;
+    if (backend == GEMM_REF)
+        return 0;
+    g->bf16 = GEMM_OWN;
+#if defined(DUSK_BF16_DOT)
+    g->native = g->level >= GEMM_LEVEL_AVX512_BF16;
+#endif
+    snprintf(g->bf16_name, sizeof g->bf16_name, "own %s",
+             g->native ? "vdpbf16ps" : "plain");
+    return bf16_rooms_create(g, err);
+}
+
+void gemm_bf16_stop(struct gemm *g)
+{
+    bf16_rooms_destroy(g);
 }
 
 enum gemm_backend gemm_bf16_backend(const struct gemm *g)
 {
-    return g->onednn ? GEMM_ONEDNN : GEMM_REF;
+    return g->bf16;
 }
 
 const char *gemm_bf16_name(const struct gemm *g)
@@ -48,13 +73,35 @@ static void ref_rows(int64_t m, int64_t n, int64_t k, struct bf16_matrix a,
     }
 }
 
+/* k = 0: C = beta C, where beta 0 must also overwrite a NaN. */
+static void scale(int64_t m, int64_t n, struct bf16_target t)
+{
+    size_t size = dtype_bytes(t.dtype);
+    for (int64_t i = 0; t.beta == 0.0f && i < m; i++)
+        memset((char *)t.c + (size_t)(i * t.ldc) * size, 0, (size_t)n * size);
+}
+
+/* packed: B's panels, or NULL to read b. */
+static void product(const struct gemm *g, int64_t m, int64_t n, int64_t k,
+                    struct bf16_matrix a, struct bf16_matrix b, const uint16_t *packed,
+                    struct bf16_target t)
+{
+    if (m <= 0 || n <= 0)
+        return;
+    if (k <= 0)
+        scale(m, n, t);
+    else if (g->bf16 == GEMM_REF)
+        ref_rows(m, n, k, a, b, t);
+    else
+        bf16_dot_all(g, m, n, k, a, b, (const uint32_t *)(const void *)packed, t);
+}
+
 void gemm_bf16(const struct gemm *g, enum gemm_op op_a, enum gemm_op op_b, int64_t m,
                int64_t n, int64_t k, const uint16_t *a, int64_t lda, const uint16_t *b,
                int64_t ldb, enum dtype to, float beta, void *c, int64_t ldc)
 {
-    (void)g;
-    ref_rows(m, n, k, matrix(op_a, a, lda), matrix(op_b, b, ldb),
-             target(to, beta, c, ldc));
+    product(g, m, n, k, matrix(op_a, a, lda), matrix(op_b, b, ldb), NULL,
+            target(to, beta, c, ldc));
 }
 
 int gemm_bf16_prepare(struct gemm *g, enum gemm_op op_a, enum gemm_op op_b, int64_t m,
@@ -71,15 +118,24 @@ void gemm_bf16_tile(const struct gemm *g, enum gemm_op op_a, enum gemm_op op_b,
                     const uint16_t *b, int64_t ldb, enum dtype to, float beta, void *c,
                     int64_t ldc)
 {
-    (void)g;
-    bf16_ref_tile(m, n, k, matrix(op_a, a, lda), matrix(op_b, b, ldb),
-                  target(to, beta, c, ldc));
+    struct bf16_matrix left = matrix(op_a, a, lda), right = matrix(op_b, b, ldb);
+    struct bf16_target t = target(to, beta, c, ldc);
+    if (m <= 0 || n <= 0)
+        return;
+    if (k <= 0)
+        scale(m, n, t);
+    else if (g->bf16 == GEMM_REF)
+        bf16_ref_tile(m, n, k, left, right, t);
+    else
+        bf16_dot_tile(g, m, n, k, left, right, t);
 }
 
 int64_t gemm_packed_bytes(const struct gemm *g, int64_t k, int64_t n)
 {
-    (void)g;
-    return k * n * (int64_t)sizeof(uint16_t);
+    if (g->bf16 == GEMM_REF)
+        return k * n * (int64_t)sizeof(uint16_t);
+    return (n + BF16_NR - 1) / BF16_NR * bf16_panel_words(k) *
+           (int64_t)sizeof(uint32_t);
 }
 
 struct gemm_packed *gemm_packed_create_at(struct gemm *g, int64_t k, int64_t n,
@@ -112,13 +168,16 @@ void gemm_packed_destroy(struct gemm_packed *p)
     mem_free(p);
 }
 
-/* Stored as n x k: the sums of plain loops then run along memory. */
 void gemm_packed_fill(struct gemm_packed *p, enum gemm_op op_b, const uint16_t *b,
                       int64_t ldb)
 {
     struct bf16_matrix from = matrix(op_b, b, ldb);
+    if (p->g->bf16 == GEMM_OWN) {
+        bf16_pack_all(p->g, p->k, p->n, from, (uint32_t *)(void *)p->data);
+        return;
+    }
 #pragma omp parallel for schedule(static)
-    for (int64_t j = 0; j < p->n; j++)
+    for (int64_t j = 0; j < p->n; j++) /* as n x k: plain loops then run along memory */
         for (int64_t l = 0; l < p->k; l++)
             p->data[j * p->k + l] = from.p[l * from.row + j * from.col];
 }
@@ -129,7 +188,8 @@ void gemm_bf16_packed(const struct gemm *g, int64_t m, int64_t n, int64_t k,
 {
     CHECK(n == p->n && k == p->k, "packed %lld x %lld, asked %lld x %lld",
           (long long)p->k, (long long)p->n, (long long)k, (long long)n);
-    gemm_bf16(g, GEMM_N, GEMM_T, m, n, k, a, lda, p->data, k, to, beta, c, ldc);
+    product(g, m, n, k, matrix(GEMM_N, a, lda), matrix(GEMM_T, p->data, k), p->data,
+            target(to, beta, c, ldc));
 }
 
 int gemm_bf16_packed_prepare(struct gemm *g, const struct gemm_packed *p, int64_t m,
@@ -142,12 +202,5 @@ int gemm_bf16_packed_prepare(struct gemm *g, const struct gemm_packed *p, int64_
 
 int64_t gemm_bf16_workspace_bytes(const struct gemm *g)
 {
-    (void)g;
-    return 0;
-}
-
-double gemm_peak_bf16_gflops(double seconds)
-{
-    (void)seconds;
-    return 0;
+    return g->room_bytes;
 }

@@ -14,8 +14,9 @@
  *
  * Bits: an element depends on the shape of the whole product, the form (which of the
  * functions below, op_a, op_b), the backend and the CPU level; not on the number of
- * threads, addresses or leading dimensions. Unlike fp32's, a product of some rows need
- * not have the bits of the whole product's rows.
+ * threads, addresses or leading dimensions. Own kernels promise more: sums depend on k
+ * only, so tiles, packed and plain products, and products of some rows have the same
+ * bits.
  *
  * bf16 values below 2^-126 may be read as zero, and results there written as zero. NaN
  * and Inf flow through: an element is NaN or Inf where arithmetic makes it so.
@@ -31,16 +32,18 @@
  * than fp32. Local. */
 int gemm_bf16_native(void);
 
-/* 1 if this program was built with a library for fast bf16 products (oneDNN). */
+/* 1 if this program was built with what makes use of that: oneDNN, or a compiler that
+ * knows VDPBF16PS. Without it, or on other CPUs, products of bf16 are right but slower
+ * than fp32's: callers refuse them unless asked. Local. */
 int gemm_bf16_built(void);
 
-/* What computes g's bf16 products: GEMM_REF (plain loops, many times slower: for tests,
- * and for users who insist; callers refuse it unless asked) or GEMM_ONEDNN. A context
- * of GEMM_BLIS gets GEMM_ONEDNN where the build has it and its level is
- * GEMM_LEVEL_AVX512 or more. Local. */
+/* What computes g's bf16 products. GEMM_REF: plain loops, for tests. GEMM_OWN: dusk's
+ * kernels, by VDPBF16PS where the level has it. GEMM_ONEDNN: what GEMM_BLIS takes where
+ * the level has AMX, or AVX-512 without VDPBF16PS. Local. */
 enum gemm_backend gemm_bf16_backend(const struct gemm *g);
 
-/* The same for the log and the checkpoint: "ref", "onednn 2.6.3 avx512_core_bf16".
+/* The same for the log and the checkpoint: "ref", "own vdpbf16ps",
+ * "onednn 2.6.3 avx512_core_amx".
  * Lives as long as g. */
 const char *gemm_bf16_name(const struct gemm *g);
 
@@ -63,8 +66,9 @@ int gemm_bf16_prepare(struct gemm *g, enum gemm_op op_a, enum gemm_op op_b, int6
                       float beta, int64_t ldc, struct err *err);
 
 /* The product on the calling thread alone; may be called inside a parallel region, by
- * all threads at once. Nothing to prepare, nothing allocated; up to 200 KiB of stack.
- * Meant for tiles of a few hundred rows and columns. */
+ * all threads at once. Nothing to prepare, nothing allocated; about 200 KiB of stack.
+ * By own kernels, unless g is GEMM_REF; meant for tiles of a few hundred rows and
+ * columns. */
 void gemm_bf16_tile(const struct gemm *g, enum gemm_op op_a, enum gemm_op op_b,
                     int64_t m, int64_t n, int64_t k, const uint16_t *a, int64_t lda,
                     const uint16_t *b, int64_t ldb, enum dtype to, float beta, void *c,
@@ -73,7 +77,7 @@ void gemm_bf16_tile(const struct gemm *g, enum gemm_op op_a, enum gemm_op op_b,
 /* A B operand, op(B) being k x n, in the library's own format. */
 struct gemm_packed;
 
-/* Bytes of the packed copy itself (n x k x 2, rounded up to whole blocks). */
+/* Bytes of the packed copy itself: about 2 x n x k, rounded up to whole blocks. */
 int64_t gemm_packed_bytes(const struct gemm *g, int64_t k, int64_t n);
 
 /* memory: gemm_packed_bytes, aligned to 64, borrowed for the life of the result; or

@@ -23,14 +23,10 @@ struct gemm *gemm_create(enum gemm_backend backend, enum gemm_level level,
     if (!g)
         return NULL;
     g->level = level;
-    snprintf(g->bf16_name, sizeof g->bf16_name, "ref");
-    if (backend == GEMM_REF) {
-        g->tile = gemm_ref_tile;
-        snprintf(g->name, sizeof g->name, "ref");
-        return g;
-    }
-    g->tile = gemm_blis_tile;
-    if (gemm_blis_start(level, g->name, sizeof g->name, err)) {
+    g->tile = backend == GEMM_REF ? gemm_ref_tile : gemm_blis_tile;
+    snprintf(g->name, sizeof g->name, "ref");
+    if ((backend != GEMM_REF && gemm_blis_start(level, g->name, sizeof g->name, err)) ||
+        gemm_bf16_start(g, backend, err)) {
         gemm_destroy(g);
         return NULL;
     }
@@ -39,6 +35,9 @@ struct gemm *gemm_create(enum gemm_backend backend, enum gemm_level level,
 
 void gemm_destroy(struct gemm *g)
 {
+    if (!g)
+        return;
+    gemm_bf16_stop(g);
     mem_free(g);
 }
 
@@ -74,11 +73,6 @@ void gemm_f32_tile(const struct gemm *g, enum gemm_op op_a, enum gemm_op op_b,
     g->tile(m, n, k, matrix(op_a, a, lda), matrix(op_b, b, ldb), beta, c, ldc);
 }
 
-/* Tiles of C, `down` x `across` of them, each `rows` x `cols` but for the last ones. */
-struct tiling {
-    int64_t down, across, rows, cols;
-};
-
 static int64_t ceil_div(int64_t a, int64_t b)
 {
     return (a + b - 1) / b;
@@ -90,11 +84,9 @@ static int64_t piece(int64_t whole, int64_t parts)
     return ceil_div(ceil_div(whole, parts), GRAIN) * GRAIN;
 }
 
-/* One tile a thread, of the shape for which the slowest thread's products and packing
- * cost least. Tiles are no part of the result: see gemm_backend.h. */
-static struct tiling tiling_for(int64_t m, int64_t n, int64_t k, int threads)
+struct gemm_tiling gemm_tiling_for(int64_t m, int64_t n, int64_t k, int threads)
 {
-    struct tiling best = {1, 1, m, n};
+    struct gemm_tiling best = {1, 1, m, n};
     double flops = 2.0 * (double)m * (double)n * (double)k;
     int64_t useful = flops / THREAD_FLOPS < threads ? (int64_t)(flops / THREAD_FLOPS)
                                                     : (int64_t)threads;
@@ -104,7 +96,7 @@ static struct tiling tiling_for(int64_t m, int64_t n, int64_t k, int threads)
         double cost = (double)rows * (double)cols + PACK_COST * (double)(rows + cols);
         if (down > 1 && cost >= best_cost)
             continue;
-        best = (struct tiling){ceil_div(m, rows), ceil_div(n, cols), rows, cols};
+        best = (struct gemm_tiling){ceil_div(m, rows), ceil_div(n, cols), rows, cols};
         best_cost = cost;
     }
     return best;
@@ -116,7 +108,7 @@ void gemm_f32(const struct gemm *g, enum gemm_op op_a, enum gemm_op op_b, int64_
 {
     if (m <= 0 || n <= 0)
         return;
-    struct tiling t = tiling_for(m, n, k > 0 ? k : 0, omp_get_max_threads());
+    struct gemm_tiling t = gemm_tiling_for(m, n, k > 0 ? k : 0, omp_get_max_threads());
     int64_t tiles = t.down * t.across;
     if (tiles == 1) {
         gemm_f32_tile(g, op_a, op_b, m, n, k, a, lda, b, ldb, beta, c, ldc);

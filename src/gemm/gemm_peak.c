@@ -1,4 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include "src/gemm/bf16.h"
+#include "src/gemm/bf16_dot.h"
 #include "src/gemm/gemm.h"
 
 #include "src/base/clock.h"
@@ -73,6 +75,19 @@ static float loop_generic(float y)
     return sum[0] + sum[1] + sum[2] + sum[3];
 }
 
+static double rate(peak_loop *loop, double flops, double seconds)
+{
+    volatile float keep = 1.0f; /* or the compiler drops or merges the calls */
+    double best_s = 1e9, end = clock_s() + seconds;
+    do {
+        double begin = clock_s();
+        keep = loop(keep > 0.0f ? 1.0f : 0.5f);
+        double took = clock_s() - begin;
+        best_s = took < best_s ? took : best_s;
+    } while (clock_s() < end);
+    return flops / best_s * 1e-9;
+}
+
 double gemm_peak_f32_gflops(double seconds)
 {
     peak_loop *loop = loop_generic;
@@ -87,14 +102,36 @@ double gemm_peak_f32_gflops(double seconds)
         lanes = 8;
     }
 #endif
-    const double flops = 2.0 * lanes * CHAINS * ROUNDS;
-    volatile float keep = 1.0f; /* or the compiler drops or merges the calls */
-    double best_s = 1e9, end = clock_s() + seconds;
-    do {
-        double begin = clock_s();
-        keep = loop(keep > 0.0f ? 1.0f : 0.5f);
-        double took = clock_s() - begin;
-        best_s = took < best_s ? took : best_s;
-    } while (clock_s() < end);
-    return flops / best_s * 1e-9;
+    return rate(loop, 2.0 * lanes * CHAINS * ROUNDS, seconds);
+}
+
+#if defined(DUSK_BF16_DOT)
+/* Sums of zeros and of y: the rate does not depend on values. */
+BF16_DOT_TARGET static float loop_dot(float y)
+{
+    __m512 acc[CHAINS];
+    __m512bh x = (__m512bh)_mm512_set1_ps(y * 1e-30f),
+             one = (__m512bh)_mm512_set1_ps(1);
+    for (int i = 0; i < CHAINS; i++)
+        acc[i] = _mm512_set1_ps((float)i);
+    for (int r = 0; r < ROUNDS; r++) {
+#pragma GCC unroll 12
+        for (int i = 0; i < CHAINS; i++)
+            acc[i] = _mm512_dpbf16_ps(acc[i], x, one);
+    }
+    __m512 sum = acc[0];
+    for (int i = 1; i < CHAINS; i++)
+        sum = _mm512_add_ps(sum, acc[i]);
+    return _mm512_cvtss_f32(sum);
+}
+#endif
+
+double gemm_peak_bf16_gflops(double seconds)
+{
+#if defined(DUSK_BF16_DOT)
+    if (gemm_level_here() >= GEMM_LEVEL_AVX512_BF16)
+        return rate(loop_dot, 2.0 * 32 * CHAINS * ROUNDS, seconds);
+#endif
+    (void)seconds;
+    return 0;
 }
