@@ -28,15 +28,14 @@ static int64_t padded(int64_t n)
 struct job {
     const struct gemm *g;
     const struct attention_dims *d;
-    int begin, rows;          /* query rows of each head */
-    int key, keys;            /* first row that a query sees, and their number */
-    int head, stacked;        /* first query head; row h x rows + i is head h's row i */
-    int64_t q_stride, stride; /* floats from row to row of q; of k */
-    int64_t kv_at;            /* the first key's element in k, v, dk, dv */
-    int64_t ld;               /* of p and dp */
-    float *p, *dp;            /* [stacked, ld] scores, then probabilities; gradients */
-    float *q, *o;  /* [stacked, E] packed queries; outputs or their gradient */
-    float *factor; /* [stacked] */
+    int begin, rows; /* query rows of each head */
+    int key, keys;   /* first row that a query sees, and their number */
+    int kv_head;
+    int head, stacked; /* first query head; row h x rows + i is head h's row i */
+    int64_t ld;        /* of p and dp */
+    float *p, *dp;     /* [stacked, ld] scores, then probabilities; gradients */
+    float *q, *o;      /* [stacked, E] packed queries; outputs or their gradient */
+    float *factor;     /* [stacked] */
 };
 
 /* Floats of each array of a thread's scratch, in the order p, q, o, factor, dp. */
@@ -81,10 +80,8 @@ static struct job job_of(const struct gemm *g, const struct attention_dims *d,
                     .keys = tile.end - key,
                     .head = kv_head * group,
                     .stacked = (tile.end - tile.begin) * group,
-                    .q_stride = (int64_t)d->heads * d->head_dim,
-                    .stride = (int64_t)d->kv_heads * d->head_dim,
                     .ld = padded(tile.end - key)};
-    j.kv_at = key * j.stride + (int64_t)kv_head * d->head_dim;
+    j.kv_head = kv_head;
     struct sizes n = largest(d, w->max_length);
     j.p = w->scratch + omp_get_thread_num() * w->thread_floats;
     j.q = j.p + n.scores;
@@ -102,10 +99,22 @@ static void visible(const struct job *j, int i, int *from, int *to)
     *to = row - j->key + 1;
 }
 
-/* Where the packed row of head h and row i lies in arrays shaped like q. */
-static int64_t unpacked_at(const struct job *j, int h, int i)
+/* Where packed row r lies in arrays shaped like q. */
+static int64_t unpacked_at(const struct job *j, int r, int64_t stride)
 {
-    return (j->begin + i) * j->q_stride + (int64_t)(j->head + h) * j->d->head_dim;
+    int h = r / j->rows, i = r % j->rows;
+    return (j->begin + i) * stride + (int64_t)(j->head + h) * j->d->head_dim;
+}
+
+/* Where the first key lies in arrays shaped like k. */
+static int64_t key_at(const struct job *j, int64_t stride)
+{
+    return j->key * stride + (int64_t)j->kv_head * j->d->head_dim;
+}
+
+static int64_t dense(const struct job *j)
+{
+    return (int64_t)j->d->heads * j->d->head_dim;
 }
 
 CLONES static void scale_row(const float *restrict from, float factor, int n,
@@ -115,20 +124,22 @@ CLONES static void scale_row(const float *restrict from, float factor, int n,
         to[e] = from[e] * factor;
 }
 
-static void pack(const struct job *j, const float *x, float factor, float *packed)
+static void pack(const struct job *j, const float *x, int64_t stride, float factor,
+                 float *packed)
 {
     int dim = j->d->head_dim;
     for (int r = 0; r < j->stacked; r++)
-        scale_row(x + unpacked_at(j, r / j->rows, r % j->rows), factor, dim,
+        scale_row(x + unpacked_at(j, r, stride), factor, dim,
                   packed + (int64_t)r * dim);
 }
 
 /* p = q k^T. */
-static void scores(const struct job *j, const float *k)
+static void scores(const struct job *j, const struct attention_input *x)
 {
     int dim = j->d->head_dim;
     gemm_f32_tile(j->g, GEMM_N, GEMM_T, j->stacked, j->keys, dim, j->q, dim,
-                  k + j->kv_at, j->stride, 0.0f, j->p, j->ld);
+                  (const float *)x->k + key_at(j, x->k_stride), x->k_stride, 0.0f, j->p,
+                  j->ld);
 }
 
 CLONES static float row_max(const float *s, int n)
@@ -153,12 +164,12 @@ static void clear_outside(const struct job *j, float *row, int from, int to)
     memset(row + to, 0, (size_t)(j->keys - to) * sizeof *row);
 }
 
-static void forward_tile(const struct job *j, const float *q, const float *k,
-                         const float *v, float *out, float *lse)
+static void forward_tile(const struct job *j, const struct attention_input *x,
+                         float *out, float *lse)
 {
     int dim = j->d->head_dim;
-    pack(j, q, 1.0f / sqrtf((float)dim), j->q);
-    scores(j, k);
+    pack(j, x->q, x->q_stride, 1.0f / sqrtf((float)dim), j->q);
+    scores(j, x);
     for (int r = 0; r < j->stacked; r++) {
         float *row = j->p + r * j->ld;
         int h = r / j->rows, i = r % j->rows, from, to;
@@ -173,10 +184,11 @@ static void forward_tile(const struct job *j, const float *q, const float *k,
                 (float)((double)max + log(sum));
     }
     gemm_f32_tile(j->g, GEMM_N, GEMM_N, j->stacked, dim, j->keys, j->p, j->ld,
-                  v + j->kv_at, j->stride, 0.0f, j->o, dim);
+                  (const float *)x->v + key_at(j, x->v_stride), x->v_stride, 0.0f, j->o,
+                  dim);
     for (int r = 0; r < j->stacked; r++)
         scale_row(j->o + (int64_t)r * dim, j->factor[r], dim,
-                  out + unpacked_at(j, r / j->rows, r % j->rows));
+                  out + unpacked_at(j, r, dense(j)));
 }
 
 static int team(const struct attention_work *w)
@@ -195,9 +207,9 @@ static struct attention_tile tile_at(const struct attention_dims *d, int segment
 
 void attention_forward(const struct gemm *g, const struct attention_dims *d,
                        const struct attention_work *w, const struct rows *rows,
-                       const float *q, const float *k, const float *v, float *out,
-                       float *lse)
+                       const struct attention_input *x, void *out, float *lse)
 {
+    CHECK(d->dtype == DTYPE_F32, "attention: %s", dtype_name(d->dtype));
     int tiles = 0;
     for (int s = 0; s < rows->segments; s++) {
         int first = rows->segment_begin[s], end = rows->segment_begin[s + 1];
@@ -212,7 +224,7 @@ void attention_forward(const struct gemm *g, const struct attention_dims *d,
     for (int64_t n = (int64_t)tiles * d->kv_heads - 1; n >= 0; n--) {
         struct job j =
             job_of(g, d, w, w->tile[n / d->kv_heads], (int)(n % d->kv_heads));
-        forward_tile(&j, q, k, v, out, lse);
+        forward_tile(&j, x, out, lse);
     }
 }
 
@@ -241,7 +253,7 @@ static void probabilities_again(const struct job *j, const float *out, const flo
         row_exp(row + from, lse[(int64_t)(j->begin + i) * j->d->heads + j->head + h],
                 to - from);
         j->factor[r] =
-            row_dot(j->o + (int64_t)r * dim, out + unpacked_at(j, h, i), dim);
+            row_dot(j->o + (int64_t)r * dim, out + unpacked_at(j, r, dense(j)), dim);
     }
 }
 
@@ -256,50 +268,55 @@ static void score_gradients(const struct job *j)
     }
 }
 
-static void backward_tile(const struct job *j, const float *q, const float *k,
-                          const float *v, const float *out, const float *lse,
-                          float *dout_dq, float *dk, float *dv)
+static void backward_tile(const struct job *j, const struct attention_input *x,
+                          const float *out, const float *lse, const float *dout,
+                          const struct attention_gradient *dx)
 {
     int dim = j->d->head_dim;
     float scale = 1.0f / sqrtf((float)dim);
-    pack(j, q, scale, j->q);
-    pack(j, dout_dq, 1.0f, j->o);
-    scores(j, k);
+    const float *k = (const float *)x->k + key_at(j, x->k_stride);
+    const float *v = (const float *)x->v + key_at(j, x->v_stride);
+    float *dk = (float *)dx->dk + key_at(j, dx->dk_stride);
+    float *dv = (float *)dx->dv + key_at(j, dx->dv_stride);
+    pack(j, x->q, x->q_stride, scale, j->q);
+    pack(j, dout, dense(j), 1.0f, j->o);
+    scores(j, x);
     probabilities_again(j, out, lse);
     gemm_f32_tile(j->g, GEMM_T, GEMM_N, j->keys, dim, j->stacked, j->p, j->ld, j->o,
-                  dim, 1.0f, dv + j->kv_at, j->stride);
-    gemm_f32_tile(j->g, GEMM_N, GEMM_T, j->stacked, j->keys, dim, j->o, dim,
-                  v + j->kv_at, j->stride, 0.0f, j->dp, j->ld);
+                  dim, 1.0f, dv, dx->dv_stride);
+    gemm_f32_tile(j->g, GEMM_N, GEMM_T, j->stacked, j->keys, dim, j->o, dim, v,
+                  x->v_stride, 0.0f, j->dp, j->ld);
     score_gradients(j);
     gemm_f32_tile(j->g, GEMM_T, GEMM_N, j->keys, dim, j->stacked, j->dp, j->ld, j->q,
-                  dim, 1.0f, dk + j->kv_at, j->stride);
-    gemm_f32_tile(j->g, GEMM_N, GEMM_N, j->stacked, dim, j->keys, j->dp, j->ld,
-                  k + j->kv_at, j->stride, 0.0f, j->q, dim);
+                  dim, 1.0f, dk, dx->dk_stride);
+    gemm_f32_tile(j->g, GEMM_N, GEMM_N, j->stacked, dim, j->keys, j->dp, j->ld, k,
+                  x->k_stride, 0.0f, j->q, dim);
     for (int r = 0; r < j->stacked; r++)
         scale_row(j->q + (int64_t)r * dim, scale, dim,
-                  dout_dq + unpacked_at(j, r / j->rows, r % j->rows));
+                  (float *)dx->dq + unpacked_at(j, r, dx->dq_stride));
 }
 
 void attention_backward(const struct gemm *g, const struct attention_dims *d,
                         const struct attention_work *w, const struct rows *rows,
-                        const float *q, const float *k, const float *v,
-                        const float *out, const float *lse, float *dout_dq, float *dk,
-                        float *dv)
+                        const struct attention_input *x, const void *out,
+                        const float *lse, const void *dout,
+                        const struct attention_gradient *dx)
 {
-    size_t head_bytes = (size_t)d->head_dim * sizeof *dk;
+    CHECK(d->dtype == DTYPE_F32, "attention: %s", dtype_name(d->dtype));
+    size_t head_bytes = (size_t)d->head_dim * sizeof(float);
 #pragma omp parallel for collapse(2) schedule(dynamic) num_threads(team(w))
     for (int s = 0; s < rows->segments; s++)
         for (int kv_head = 0; kv_head < d->kv_heads; kv_head++) {
             int first = rows->segment_begin[s], end = rows->segment_begin[s + 1];
+            int64_t head = (int64_t)kv_head * d->head_dim;
             for (int t = first; t < end; t++) {
-                int64_t at = ((int64_t)t * d->kv_heads + kv_head) * d->head_dim;
-                memset(dk + at, 0, head_bytes);
-                memset(dv + at, 0, head_bytes);
+                memset((float *)dx->dk + t * dx->dk_stride + head, 0, head_bytes);
+                memset((float *)dx->dv + t * dx->dv_stride + head, 0, head_bytes);
             }
             for (int begin = first; begin < end;) {
                 struct attention_tile tile = tile_at(d, first, end, begin);
                 struct job j = job_of(g, d, w, tile, kv_head);
-                backward_tile(&j, q, k, v, out, lse, dout_dq, dk, dv);
+                backward_tile(&j, x, out, lse, dout, dx);
                 begin = tile.end;
             }
         }

@@ -20,17 +20,33 @@
  * (forward), or tiles of one kv head run in order on one thread (backward): bits do not
  * depend on the number of threads.
  *
- * q, out, dq [rows, H E]; k, v, dk, dv [rows, K E]; lse [rows, H]. */
+ * q [rows, H E] and k, v [rows, K E] have a stride each, so that the rows of one fused
+ * product are used in place, and so do their gradients; out, dout [rows, H E] and
+ * lse [rows, H] are dense. */
 
 #include <stdbool.h>
 
+#include "src/base/dtype.h"
 #include "src/gemm/gemm.h"
 #include "src/model/arena.h"
 #include "src/model/rows.h"
 
 struct attention_dims {
     int heads, kv_heads, head_dim;
-    int window; /* 0: none */
+    int window;       /* 0: none */
+    enum dtype dtype; /* of all arrays but lse, which is fp32: DTYPE_F32, DTYPE_BF16 */
+};
+
+/* Row t of q begins at element t q_stride; elements of dims.dtype. Borrowed. */
+struct attention_input {
+    const void *q, *k, *v;
+    int64_t q_stride, k_stride, v_stride;
+};
+
+/* The same for the gradients. No overlap with each other's elements. */
+struct attention_gradient {
+    void *dq, *dk, *dv;
+    int64_t dq_stride, dk_stride, dv_stride;
 };
 
 struct attention_tile {
@@ -54,15 +70,13 @@ void attention_work_lay_out(struct attention_work *w, struct arena *a,
 /* Overwrites out and, unless NULL, lse. Up to w->threads threads. Local. */
 void attention_forward(const struct gemm *g, const struct attention_dims *d,
                        const struct attention_work *w, const struct rows *rows,
-                       const float *q, const float *k, const float *v, float *out,
-                       float *lse);
+                       const struct attention_input *x, void *out, float *lse);
 
-/* Turns dout, in place, into dq; overwrites dk and dv. Up to w->threads threads, one
- * for each segment and kv head. Local. */
+/* Overwrites dx, which may not overlap dout. Up to w->threads threads. Local. */
 void attention_backward(const struct gemm *g, const struct attention_dims *d,
                         const struct attention_work *w, const struct rows *rows,
-                        const float *q, const float *k, const float *v,
-                        const float *out, const float *lse, float *dout_dq, float *dk,
-                        float *dv);
+                        const struct attention_input *x, const void *out,
+                        const float *lse, const void *dout,
+                        const struct attention_gradient *dx);
 
 #endif

@@ -48,6 +48,7 @@ void block_context_lay_out(struct block_context *c, struct arena *a,
     c->dnormed1 = arena_floats(a, residual);
     c->dnormed2 = arena_floats(a, residual);
     c->dmiddle = arena_floats(a, residual);
+    c->dheads = arena_floats(a, max_rows * q_dim(d));
     c->dq = arena_floats(a, max_rows * q_dim(d));
     c->dk = arena_floats(a, max_rows * k_dim(d));
     c->dv = arena_floats(a, max_rows * k_dim(d));
@@ -61,11 +62,23 @@ static void add_linear(const struct block_context *c, const struct linear *l, in
     linear_forward(c->g, l, rows, x, 1.0f, to);
 }
 
+static struct attention_input attention_input(const struct block_dims *d,
+                                              const struct block_keep *keep)
+{
+    return (struct attention_input){.q = keep->q,
+                                    .k = keep->k,
+                                    .v = keep->v,
+                                    .q_stride = q_dim(d),
+                                    .k_stride = k_dim(d),
+                                    .v_stride = k_dim(d)};
+}
+
 void block_forward(struct block_context *c, const struct block_params *p,
                    const struct block_keep *keep, const struct rows *rows,
                    const float *x, float *y)
 {
     const struct attention_dims *d = &c->dims.attention;
+    struct attention_input qkv = attention_input(&c->dims, keep);
     int n = rows->rows;
     rmsnorm_forward(n, c->dims.hidden, x, p->norm1, c->dims.eps, keep->rstd1,
                     c->normed);
@@ -75,8 +88,7 @@ void block_forward(struct block_context *c, const struct block_params *p,
     rope_forward(n, d->heads, d->head_dim, rows->position, c->cosine, c->sine, keep->q);
     rope_forward(n, d->kv_heads, d->head_dim, rows->position, c->cosine, c->sine,
                  keep->k);
-    attention_forward(c->g, d, &c->attention, rows, keep->q, keep->k, keep->v,
-                      keep->heads, keep->lse);
+    attention_forward(c->g, d, &c->attention, rows, &qkv, keep->heads, keep->lse);
     add_linear(c, &p->o, n, x, keep->heads, keep->middle);
 
     rmsnorm_forward(n, c->dims.hidden, keep->middle, p->norm2, c->dims.eps, keep->rstd2,
@@ -92,6 +104,13 @@ void block_backward_input(struct block_context *c, const struct block_params *p,
                           const float *x, const float *dy, float *dx)
 {
     const struct attention_dims *d = &c->dims.attention;
+    struct attention_input qkv = attention_input(&c->dims, keep);
+    struct attention_gradient dqkv = {.dq = c->dq,
+                                      .dk = c->dk,
+                                      .dv = c->dv,
+                                      .dq_stride = q_dim(&c->dims),
+                                      .dk_stride = k_dim(&c->dims),
+                                      .dv_stride = k_dim(&c->dims)};
     int n = rows->rows;
     linear_backward_input(c->g, &p->down, n, dy, 0.0f, c->act);
     swiglu_backward((int64_t)n * c->dims.ff, keep->gate, keep->up, c->act);
@@ -100,9 +119,9 @@ void block_backward_input(struct block_context *c, const struct block_params *p,
     rmsnorm_backward_input(n, c->dims.hidden, c->dnormed2, keep->middle, p->norm2,
                            keep->rstd2, dy, c->dmiddle);
 
-    linear_backward_input(c->g, &p->o, n, c->dmiddle, 0.0f, c->dq);
-    attention_backward(c->g, d, &c->attention, rows, keep->q, keep->k, keep->v,
-                       keep->heads, keep->lse, c->dq, c->dk, c->dv);
+    linear_backward_input(c->g, &p->o, n, c->dmiddle, 0.0f, c->dheads);
+    attention_backward(c->g, d, &c->attention, rows, &qkv, keep->heads, keep->lse,
+                       c->dheads, &dqkv);
     rope_backward(n, d->heads, d->head_dim, rows->position, c->cosine, c->sine, c->dq);
     rope_backward(n, d->kv_heads, d->head_dim, rows->position, c->cosine, c->sine,
                   c->dk);

@@ -47,7 +47,7 @@ struct block_context {
     float *normed;                        /* [R, D] */
     float *act;                           /* [R, F] */
     float *dnormed1, *dnormed2, *dmiddle; /* [R, D]; these and below: training */
-    float *dq;                            /* [R, H E] */
+    float *dheads, *dq;                   /* [R, H E] */
     float *dk, *dv;                       /* [R, K E] */
     struct attention_work attention;
 };

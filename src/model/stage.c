@@ -49,7 +49,7 @@ static struct block_dims dims_of(const struct model_shape *m)
         .hidden = m->hidden,
         .ff = m->ff,
         .eps = (float)m->norm_eps,
-        .attention = {m->heads, m->kv_heads, m->head_dim, m->window}};
+        .attention = {m->heads, m->kv_heads, m->head_dim, m->window, DTYPE_F32}};
 }
 
 static void lay_out_slot(struct slot *slot, struct arena *a,

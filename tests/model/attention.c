@@ -84,12 +84,15 @@ static struct result run(const struct problem *p, const struct gemm *g, int thre
 
     struct result r = {values_zero(p->q.n), values_zero(rows * p->d.heads),
                        values_zero(p->q.n), values_zero(p->k.n), values_zero(p->k.n)};
-    attention_forward(g, &p->d, &w, &p->rows, p->q.single, p->k.single, p->v.single,
-                      r.out.single, r.lse.single);
-    memcpy(r.dq.single, p->dout.single, (size_t)p->q.n * sizeof(float));
-    attention_backward(g, &p->d, &w, &p->rows, p->q.single, p->k.single, p->v.single,
-                       r.out.single, r.lse.single, r.dq.single, r.dk.single,
-                       r.dv.single);
+    int64_t wide = (int64_t)p->d.heads * p->d.head_dim;
+    int64_t narrow = (int64_t)p->d.kv_heads * p->d.head_dim;
+    struct attention_input x = {p->q.single, p->k.single, p->v.single,
+                                wide,        narrow,      narrow};
+    struct attention_gradient dx = {r.dq.single, r.dk.single, r.dv.single,
+                                    wide,        narrow,      narrow};
+    attention_forward(g, &p->d, &w, &p->rows, &x, r.out.single, r.lse.single);
+    attention_backward(g, &p->d, &w, &p->rows, &x, r.out.single, r.lse.single,
+                       p->dout.single, &dx);
     mem_free(a.base);
     return r;
 }
@@ -105,10 +108,15 @@ static const struct {
     struct attention_dims d;
     int lengths[SEGMENTS];
 } cases[] = {
-    {{1, 1, 2, 0}, {1}},       {{4, 2, 16, 0}, {5, 1, 9}}, {{3, 1, 24, 0}, {17}},
-    {{4, 4, 6, 0}, {3, 8}},    {{6, 2, 8, 4}, {11, 2, 7}}, {{2, 1, 4, 1}, {6, 5}},
-    {{4, 2, 2, 100}, {9, 12}}, {{1, 1, 4, 0}, {67, 66}}, /* more than one tile */
-    {{8, 1, 2, 9}, {70}},                                /* G = 8: tiles of 32 */
+    {{1, 1, 2, 0, DTYPE_F32}, {1}},
+    {{4, 2, 16, 0, DTYPE_F32}, {5, 1, 9}},
+    {{3, 1, 24, 0, DTYPE_F32}, {17}},
+    {{4, 4, 6, 0, DTYPE_F32}, {3, 8}},
+    {{6, 2, 8, 4, DTYPE_F32}, {11, 2, 7}},
+    {{2, 1, 4, 1, DTYPE_F32}, {6, 5}},
+    {{4, 2, 2, 100, DTYPE_F32}, {9, 12}},
+    {{1, 1, 4, 0, DTYPE_F32}, {67, 66}}, /* more than one tile */
+    {{8, 1, 2, 9, DTYPE_F32}, {70}},     /* G = 8: tiles of 32 */
 };
 enum { CASES = sizeof cases / sizeof *cases };
 
@@ -157,7 +165,7 @@ static void sees_only_what_it_may(void **state)
 {
     static const int lengths[SEGMENTS] = {10, 10};
     struct problem p;
-    problem_init(&p, (struct attention_dims){2, 1, 4, 3}, lengths);
+    problem_init(&p, (struct attention_dims){2, 1, 4, 3, DTYPE_F32}, lengths);
     struct result before = run(&p, *state, 1);
     int row = 5, stride = 2 * 4;
     for (int t = 0; t < p.rows.rows; t++)
@@ -185,7 +193,7 @@ static void survives_large_scores_and_passes_nan_on(void **state)
 {
     static const int lengths[SEGMENTS] = {4, 3};
     struct problem p;
-    problem_init(&p, (struct attention_dims){1, 1, 2, 0}, lengths);
+    problem_init(&p, (struct attention_dims){1, 1, 2, 0, DTYPE_F32}, lengths);
     for (int i = 0; i < p.q.n; i++) {
         p.q.single[i] *= 300;
         p.k.single[i] *= 300;

@@ -141,9 +141,9 @@ static void equals_double_and_finite_differences(void **state)
         int segments;
         const int *begin;
     } rows[] = {
-        {{6, 5, 1e-5f, {1, 1, 2, 0}}, 1, begins[0]},
-        {{10, 7, 1e-6f, {4, 2, 4, 0}}, 3, begins[1]}, /* H E is not D */
-        {{9, 20, 1e-5f, {3, 1, 6, 3}}, 1, begins[2]},
+        {{6, 5, 1e-5f, {1, 1, 2, 0, DTYPE_F32}}, 1, begins[0]},
+        {{10, 7, 1e-6f, {4, 2, 4, 0, DTYPE_F32}}, 3, begins[1]}, /* H E is not D */
+        {{9, 20, 1e-5f, {3, 1, 6, 3, DTYPE_F32}}, 1, begins[2]},
     };
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
         struct problem p;

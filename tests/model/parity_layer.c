@@ -120,7 +120,7 @@ static void first_layer_equals_transformers_inside(void **state)
     struct block_dims d = {s->hidden,
                            s->ff,
                            (float)s->norm_eps,
-                           {s->heads, s->kv_heads, s->head_dim, s->window}};
+                           {s->heads, s->kv_heads, s->head_dim, s->window, DTYPE_F32}};
     struct err err;
     struct arena a = {.base = mem_array(1 << 22, 1, &err)};
     struct block_keep keep;
