@@ -3,6 +3,7 @@
 
 #include "src/base/check.h"
 #include "src/base/mem.h"
+#include "src/base/tally.h"
 #include "src/gemm/bf16_dot.h"
 
 #include <stdio.h>
@@ -88,12 +89,14 @@ static void product(const struct gemm *g, int64_t m, int64_t n, int64_t k,
 {
     if (m <= 0 || n <= 0)
         return;
+    double begin_s = tally_begin(g->tally);
     if (k <= 0)
         scale(m, n, t);
     else if (g->bf16 == GEMM_REF)
         ref_rows(m, n, k, a, b, t);
     else
         bf16_dot_all(g, m, n, k, a, b, (const uint32_t *)(const void *)packed, t);
+    tally_end(g->tally, TALLY_GEMM, begin_s);
 }
 
 void gemm_bf16(const struct gemm *g, enum gemm_op op_a, enum gemm_op op_b, int64_t m,

@@ -3,6 +3,7 @@
 
 #include "src/base/check.h"
 #include "src/base/mem.h"
+#include "src/base/tally.h"
 #include "src/gemm/gemm_backend.h"
 
 #include <omp.h>
@@ -39,6 +40,16 @@ void gemm_destroy(struct gemm *g)
         return;
     gemm_bf16_stop(g);
     mem_free(g);
+}
+
+void gemm_set_tally(struct gemm *g, struct tally *tally)
+{
+    g->tally = tally;
+}
+
+struct tally *gemm_tally(const struct gemm *g)
+{
+    return g->tally;
 }
 
 const char *gemm_name(const struct gemm *g)
@@ -110,8 +121,10 @@ void gemm_f32(const struct gemm *g, enum gemm_op op_a, enum gemm_op op_b, int64_
         return;
     struct gemm_tiling t = gemm_tiling_for(m, n, k > 0 ? k : 0, omp_get_max_threads());
     int64_t tiles = t.down * t.across;
+    double begin_s = tally_begin(g->tally);
     if (tiles == 1) {
         gemm_f32_tile(g, op_a, op_b, m, n, k, a, lda, b, ldb, beta, c, ldc);
+        tally_end(g->tally, TALLY_GEMM, begin_s);
         return;
     }
     int64_t step_a = op_a == GEMM_N ? lda : 1, step_b = op_b == GEMM_N ? 1 : ldb;
@@ -123,4 +136,5 @@ void gemm_f32(const struct gemm *g, enum gemm_op op_a, enum gemm_op op_b, int64_
         gemm_f32_tile(g, op_a, op_b, rows, cols, k, a + row * step_a, lda,
                       b + col * step_b, ldb, beta, c + row * ldc + col, ldc);
     }
+    tally_end(g->tally, TALLY_GEMM, begin_s);
 }

@@ -48,6 +48,12 @@ struct gemm *gemm_create(enum gemm_backend backend, enum gemm_level level,
                          struct err *err);
 void gemm_destroy(struct gemm *g); /* NULL is fine */
 
+/* From now on the seconds of products are added to the tally, which must outlive g;
+ * tiles are not counted. NULL (as created): nobody looks at the clock. Local. */
+struct tally;
+void gemm_set_tally(struct gemm *g, struct tally *tally);
+struct tally *gemm_tally(const struct gemm *g); /* for operations that add their own */
+
 /* What computes, for the log and the checkpoint: "ref", "blis 0.9.0 skx". Lives as
  * long as g. */
 const char *gemm_name(const struct gemm *g);

@@ -41,6 +41,7 @@ struct gemm {
     void *rooms;            /* their memory */
     int64_t room_bytes;
     struct bf16_onednn *onednn;
+    struct tally *tally; /* NULL: nobody asks */
     char name[64], bf16_name[64];
 };
 

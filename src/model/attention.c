@@ -3,6 +3,7 @@
 
 #include "src/base/check.h"
 #include "src/base/clones.h"
+#include "src/base/tally.h"
 #include "src/model/lanes.h"
 #include "src/model/vexp.h"
 
@@ -210,6 +211,7 @@ void attention_forward(const struct gemm *g, const struct attention_dims *d,
                        const struct attention_input *x, void *out, float *lse)
 {
     CHECK(d->dtype == DTYPE_F32, "attention: %s", dtype_name(d->dtype));
+    double begin_s = tally_begin(gemm_tally(g));
     int tiles = 0;
     for (int s = 0; s < rows->segments; s++) {
         int first = rows->segment_begin[s], end = rows->segment_begin[s + 1];
@@ -226,6 +228,7 @@ void attention_forward(const struct gemm *g, const struct attention_dims *d,
             job_of(g, d, w, w->tile[n / d->kv_heads], (int)(n % d->kv_heads));
         forward_tile(&j, x, out, lse);
     }
+    tally_end(gemm_tally(g), TALLY_ATTENTION, begin_s);
 }
 
 CLONES static float row_dot(const float *x, const float *y, int n)
@@ -303,6 +306,7 @@ void attention_backward(const struct gemm *g, const struct attention_dims *d,
                         const struct attention_gradient *dx)
 {
     CHECK(d->dtype == DTYPE_F32, "attention: %s", dtype_name(d->dtype));
+    double begin_s = tally_begin(gemm_tally(g));
     size_t head_bytes = (size_t)d->head_dim * sizeof(float);
 #pragma omp parallel for collapse(2) schedule(dynamic) num_threads(team(w))
     for (int s = 0; s < rows->segments; s++)
@@ -320,4 +324,5 @@ void attention_backward(const struct gemm *g, const struct attention_dims *d,
                 begin = tile.end;
             }
         }
+    tally_end(gemm_tally(g), TALLY_ATTENTION, begin_s);
 }
