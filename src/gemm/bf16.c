@@ -14,8 +14,16 @@ int gemm_bf16_built(void)
 #if defined(DUSK_BF16_DOT)
     return 1;
 #else
-    return 0;
+    return bf16_onednn_built();
 #endif
+}
+
+/* oneDNN for the units that own kernels do not know: AMX, and plain AVX-512, where it
+ * widens bf16 well. */
+static int prefers_onednn(enum gemm_level level)
+{
+    return bf16_onednn_built() &&
+           (level == GEMM_LEVEL_AMX_BF16 || level == GEMM_LEVEL_AVX512);
 }
 
 int gemm_bf16_start(struct gemm *g, enum gemm_backend backend, struct err *err)
@@ -30,11 +38,19 @@ int gemm_bf16_start(struct gemm *g, enum gemm_backend backend, struct err *err)
 #endif
     snprintf(g->bf16_name, sizeof g->bf16_name, "own %s",
              g->native ? "vdpbf16ps" : "plain");
-    return bf16_rooms_create(g, err);
+    if (bf16_rooms_create(g, err))
+        return -1;
+    if (backend == GEMM_OWN || (backend == GEMM_BLIS && !prefers_onednn(g->level)))
+        return 0;
+    g->bf16 = GEMM_ONEDNN;
+    g->onednn = bf16_onednn_create(g->level, g->threads, g->bf16_name,
+                                   sizeof g->bf16_name, err);
+    return g->onednn ? 0 : -1;
 }
 
 void gemm_bf16_stop(struct gemm *g)
 {
+    bf16_onednn_destroy(g->onednn);
     bf16_rooms_destroy(g);
 }
 
@@ -94,6 +110,8 @@ static void product(const struct gemm *g, int64_t m, int64_t n, int64_t k,
         scale(m, n, t);
     else if (g->bf16 == GEMM_REF)
         ref_rows(m, n, k, a, b, t);
+    else if (g->onednn)
+        bf16_onednn_all(g->onednn, m, n, k, a, b, packed, t);
     else
         bf16_dot_all(g, m, n, k, a, b, (const uint32_t *)(const void *)packed, t);
     tally_end(g->tally, TALLY_GEMM, begin_s);
@@ -111,9 +129,11 @@ int gemm_bf16_prepare(struct gemm *g, enum gemm_op op_a, enum gemm_op op_b, int6
                       int64_t n, int64_t k, int64_t lda, int64_t ldb, enum dtype to,
                       float beta, int64_t ldc, struct err *err)
 {
-    (void)g, (void)op_a, (void)op_b, (void)m, (void)n, (void)k, (void)lda, (void)ldb;
-    (void)to, (void)beta, (void)ldc, (void)err;
-    return 0;
+    if (!g->onednn || m <= 0 || n <= 0 || k <= 0)
+        return 0;
+    return bf16_onednn_prepare(g->onednn, m, n, k, matrix(op_a, NULL, lda),
+                               matrix(op_b, NULL, ldb), 0, target(to, beta, NULL, ldc),
+                               err);
 }
 
 void gemm_bf16_tile(const struct gemm *g, enum gemm_op op_a, enum gemm_op op_b,
@@ -137,6 +157,12 @@ int64_t gemm_packed_bytes(const struct gemm *g, int64_t k, int64_t n)
 {
     if (g->bf16 == GEMM_REF)
         return k * n * (int64_t)sizeof(uint16_t);
+    if (g->onednn) {
+        struct err err = {0};
+        int64_t bytes = bf16_onednn_packed_bytes(g->onednn, k, n, &err);
+        CHECK(bytes >= 0, "%s", err.text);
+        return bytes;
+    }
     return (n + BF16_NR - 1) / BF16_NR * bf16_panel_words(k) *
            (int64_t)sizeof(uint32_t);
 }
@@ -175,6 +201,10 @@ void gemm_packed_fill(struct gemm_packed *p, enum gemm_op op_b, const uint16_t *
                       int64_t ldb)
 {
     struct bf16_matrix from = matrix(op_b, b, ldb);
+    if (p->g->onednn) {
+        bf16_onednn_fill(p->g->onednn, p->k, p->n, from, p->data);
+        return;
+    }
     if (p->g->bf16 == GEMM_OWN) {
         bf16_pack_all(p->g, p->k, p->n, from, (uint32_t *)(void *)p->data);
         return;
@@ -199,11 +229,14 @@ int gemm_bf16_packed_prepare(struct gemm *g, const struct gemm_packed *p, int64_
                              int64_t lda, enum dtype to, float beta, int64_t ldc,
                              struct err *err)
 {
-    (void)g, (void)p, (void)m, (void)lda, (void)to, (void)beta, (void)ldc, (void)err;
-    return 0;
+    if (!g->onednn || m <= 0 || p->n <= 0 || p->k <= 0)
+        return 0;
+    return bf16_onednn_prepare(g->onednn, m, p->n, p->k, matrix(GEMM_N, NULL, lda),
+                               matrix(GEMM_N, NULL, 0), 1, target(to, beta, NULL, ldc),
+                               err);
 }
 
 int64_t gemm_bf16_workspace_bytes(const struct gemm *g)
 {
-    return g->room_bytes;
+    return g->room_bytes + (g->onednn ? bf16_onednn_bytes(g->onednn) : 0);
 }

@@ -12,9 +12,9 @@
  * built before the first step (the prepare functions). Small products inside parallel
  * regions run on the calling thread alone (gemm_bf16_tile).
  *
- * Bits: an element depends on the shape of the whole product, the form (which of the
- * functions below, op_a, op_b), the backend and the CPU level; not on the number of
- * threads, addresses or leading dimensions. Own kernels promise more: sums depend on k
+ * Bits: an element depends on the shape of the whole product, its leading dimensions,
+ * the form (which of the functions below, op_a, op_b), the backend and the CPU level;
+ * not on the number of threads or addresses. Own kernels promise more: sums depend on k
  * only, so tiles, packed and plain products, and products of some rows have the same
  * bits.
  *
