@@ -30,6 +30,13 @@ CLONES static void gather_part(int64_t n, const uint16_t *restrict weight,
         master[i] = master_join(weight[i], rest[i]);
 }
 
+CLONES static void widen_part(int64_t n, const uint16_t *restrict weight,
+                              float *restrict master)
+{
+    for (int64_t i = 0; i < n; i++)
+        master[i] = master_join(weight[i], 0);
+}
+
 static int64_t part_at(int64_t n, int64_t begin)
 {
     return n - begin < PART ? n - begin : PART;
@@ -50,5 +57,8 @@ void master_gather(int64_t n, const uint16_t *weight, const int16_t *rest,
 {
 #pragma omp parallel for schedule(static) if (n > PART)
     for (int64_t at = 0; at < n; at += PART)
-        gather_part(part_at(n, at), weight + at, rest + at, master + at);
+        if (rest)
+            gather_part(part_at(n, at), weight + at, rest + at, master + at);
+        else
+            widen_part(part_at(n, at), weight + at, master + at);
 }

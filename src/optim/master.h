@@ -38,8 +38,8 @@ static inline int16_t master_rest(float master)
     return (int16_t)bits; /* what the weight lacks: the low half, as a signed number */
 }
 
-/* n masters into halves and back; rest NULL: the rounded weights alone. No overlap. All
- * OpenMP threads. */
+/* n masters into halves and back; rest NULL: the rounded weights alone, widened. No
+ * overlap. All OpenMP threads. */
 void master_split(int64_t n, const float *master, uint16_t *weight, int16_t *rest);
 void master_gather(int64_t n, const uint16_t *weight, const int16_t *rest,
                    float *master);

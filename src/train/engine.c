@@ -18,7 +18,7 @@ struct flow {
     struct schedule schedule;
     struct stage *stage;
     struct runner *runner;
-    int64_t *floats;  /* [micro_batches] of a message */
+    int64_t *bytes;   /* [micro_batches] of a message */
     float grad_scale; /* of the pass in progress */
     const struct batch *batches;
     double *nll;
@@ -30,7 +30,9 @@ struct engine {
     int *split;
     int first_layer, batch, seq_len;
     struct slab slab;
-    float *weights, *grads;
+    enum dtype dtype;
+    void *weights; /* of dtype */
+    float *grads;
     struct zero *zero;
     struct flow train, forward;
     struct batch *forward_batch; /* [FORWARD_MICRO_BATCHES] */
@@ -65,8 +67,8 @@ struct call {
     struct flow *flow;
 };
 
-static void forward_call(void *context, int micro_batch, int slot, const float *in,
-                         float *out)
+static void forward_call(void *context, int micro_batch, int slot, const void *in,
+                         void *out)
 {
     struct call *call = context;
     struct engine *e = call->engine;
@@ -81,12 +83,18 @@ static void forward_call(void *context, int micro_batch, int slot, const float *
                   has_head(e) ? &loss : NULL);
 }
 
-static void backward_call(void *context, int micro_batch, int slot, const float *dout,
-                          float *din)
+static void backward_call(void *context, int micro_batch, int slot, const void *dout,
+                          void *din)
 {
     struct call *call = context;
     if (call->flow->batches[micro_batch].rows.rows > 0)
         stage_backward(call->flow->stage, slot, dout, din);
+}
+
+/* Of the residual stream and its gradient, as they travel between stages. */
+static int64_t row_bytes(const struct engine *e)
+{
+    return e->shape.hidden * (int64_t)dtype_bytes(e->dtype);
 }
 
 static int flow_init(struct engine *e, struct flow *f, enum schedule_kind kind,
@@ -109,12 +117,12 @@ static int flow_init(struct engine *e, struct flow *f, enum schedule_kind kind,
                             gemm, err);
     if (!f->stage)
         return -1;
-    int64_t floats = (int64_t)spec.max_rows * e->shape.hidden;
-    f->runner = runner_create(&e->grid, &f->schedule, floats, err);
-    f->floats = mem_array(micro_batches, sizeof *f->floats, err);
-    if (!f->runner || !f->floats)
+    int64_t bytes = row_bytes(e) * spec.max_rows;
+    f->runner = runner_create(&e->grid, &f->schedule, bytes, err);
+    f->bytes = mem_array(micro_batches, sizeof *f->bytes, err);
+    if (!f->runner || !f->bytes)
         return -1;
-    e->bytes += stage_bytes(&spec) + runner_bytes(&e->grid, &f->schedule, floats);
+    e->bytes += stage_bytes(&spec) + runner_bytes(&e->grid, &f->schedule, bytes);
     return 0;
 }
 
@@ -123,7 +131,7 @@ static void flow_fini(struct flow *f)
     stage_destroy(f->stage);
     runner_destroy(f->runner);
     schedule_fini(&f->schedule);
-    mem_free(f->floats);
+    mem_free(f->bytes);
 }
 
 static int split_init(struct engine *e, const struct engine_spec *spec, struct err *err)
@@ -149,8 +157,9 @@ static int weights_init(struct engine *e, bool training, struct err *err)
     if (slab_init(&e->slab, &e->shape, e->first_layer, e->split[e->grid.stage],
                   has_embed(e), has_head(e), err))
         return -1;
-    e->weights = mem_array(e->slab.weights, sizeof *e->weights, err);
-    e->bytes += e->slab.weights * (int64_t)sizeof *e->weights;
+    size_t size = dtype_bytes(e->dtype);
+    e->weights = mem_array(e->slab.weights, size, err);
+    e->bytes += e->slab.weights * (int64_t)size;
     if (!e->weights)
         return -1;
     if (!training)
@@ -188,6 +197,7 @@ struct engine *engine_create(struct comm *world, const struct engine_spec *spec,
         return NULL;
     }
     e->shape = spec->shape;
+    e->dtype = spec->dtype;
     e->batch = spec->batch;
     e->seq_len = spec->seq_len;
     if (grid_init(&e->grid, world, spec->pipeline, spec->data, err)) {
@@ -198,11 +208,13 @@ struct engine *engine_create(struct comm *world, const struct engine_spec *spec,
                  flows_init(e, spec, gemm, err);
     if (comm_agree(world, failed, err))
         goto fail;
-    e->zero = zero_create(&e->grid, &e->slab, &e->shape, e->weights, e->grads, err);
+    e->zero =
+        zero_create(&e->grid, &e->slab, &e->shape, e->dtype, e->weights, e->grads, err);
     if (!e->zero)
         goto fail;
     if (spec->training)
-        e->bytes += zero_bytes(&e->slab, &e->shape, e->grid.data, e->grid.replica);
+        e->bytes +=
+            zero_bytes(&e->slab, &e->shape, e->dtype, e->grid.data, e->grid.replica);
     return e;
 fail:
     engine_destroy(e);
@@ -253,9 +265,9 @@ const struct slab *engine_slab(const struct engine *e)
     return &e->slab;
 }
 
-float *engine_weights(struct engine *e)
+enum dtype engine_dtype(const struct engine *e)
 {
-    return e->weights;
+    return e->dtype;
 }
 
 int64_t engine_bytes(const struct engine *e)
@@ -270,11 +282,11 @@ static void flow_run(struct engine *e, struct flow *f, const struct batch *batch
     f->grad_scale = grad_scale;
     f->nll = nll;
     for (int i = 0; i < f->schedule.micro_batches; i++)
-        f->floats[i] = (int64_t)batches[i].rows.rows * e->shape.hidden;
+        f->bytes[i] = batches[i].rows.rows * row_bytes(e);
     struct call call = {.engine = e, .flow = f};
     struct runner_calls calls = {
         .context = &call, .forward = forward_call, .backward = backward_call};
-    runner_run(f->runner, &calls, f->floats, wait_s);
+    runner_run(f->runner, &calls, f->bytes, wait_s);
 }
 
 void engine_pass(struct engine *e, const struct batch *batches, int64_t counted,
@@ -305,7 +317,17 @@ void engine_forward(struct engine *e, int n, const int *length, const int32_t *t
     }
 }
 
+void engine_publish(struct engine *e)
+{
+    zero_publish(e->zero);
+}
+
 void engine_update(struct engine *e, struct zero_step *step)
 {
     zero_update(e->zero, step);
+}
+
+void engine_discard(struct engine *e)
+{
+    zero_discard(e->zero);
 }

@@ -12,6 +12,7 @@
 #include "mpi/grid.h"
 #include "mpi/schedule.h"
 #include "mpi/zero.h"
+#include "src/base/dtype.h"
 #include "src/gemm/gemm.h"
 #include "src/objective/pretrain.h"
 #include "src/param/shape.h"
@@ -25,6 +26,7 @@ struct engine_spec {
     int seq_len, batch;          /* windows of a micro-batch, inputs of a window */
     int micro_batches;           /* of one pass, a replica */
     enum schedule_kind schedule; /* of a training step */
+    enum dtype dtype;            /* of weights and activations: F32 or BF16 */
     bool training; /* else forward passes only: no gradients, no optimizer */
 };
 
@@ -46,8 +48,11 @@ const struct model_shape *engine_shape(const struct engine *e);
 const int *engine_split(const struct engine *e); /* [pipeline] layers of each stage */
 struct zero *engine_zero(struct engine *e);
 const struct slab *engine_slab(const struct engine *e);
-float *engine_weights(struct engine *e);      /* this stage's, as the slab says */
+enum dtype engine_dtype(const struct engine *e);
 int64_t engine_bytes(const struct engine *e); /* memory taken on this rank */
+
+/* After zero_put: owned weights go to all who use them. Collective over world. */
+void engine_publish(struct engine *e);
 
 /* One pass of a training step over this replica's micro-batches: adds to the gradients.
  * targets: `batches` [micro_batches], the same on all stages of a pipeline. counted:
@@ -65,5 +70,8 @@ void engine_forward(struct engine *e, int n, const int *length, const int32_t *t
 
 /* The optimizer's step; see mpi/zero.h. Collective over world. */
 void engine_update(struct engine *e, struct zero_step *step);
+
+/* Drops the gradients of the pass instead. Local. */
+void engine_discard(struct engine *e);
 
 #endif

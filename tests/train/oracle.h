@@ -47,6 +47,9 @@ void oracle_fill(struct batch *b, int sequences, int length, const int32_t *ids,
 /* Labels at t >= 1 that count. */
 int64_t oracle_counted(int sequences, int length, const int32_t *labels);
 
+/* The fp32 masters of what this rank owns of part i. Owned (free). */
+float *oracle_masters(const struct zero *z, int i);
+
 /* Sum over all ranks of a hash of (tensor, piece, bits) of weights and moments: equal
  * for equal bits in any layout. Collective over c. */
 uint64_t oracle_state_hash(struct comm *c, struct engine *e);
