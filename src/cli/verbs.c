@@ -13,10 +13,11 @@ extern const struct verb verb_tokens;
 extern const struct verb verb_train;
 extern const struct verb verb_eval;
 extern const struct verb verb_check;
+extern const struct verb verb_bench;
 
 const struct verb *const verbs[] = {
-    &verb_import, &verb_export, &verb_upscale, &verb_inspect, &verb_diff,
-    &verb_tokens, &verb_train,  &verb_eval,    &verb_check,   NULL};
+    &verb_import, &verb_export, &verb_upscale, &verb_inspect, &verb_diff, &verb_tokens,
+    &verb_train,  &verb_eval,   &verb_check,   &verb_bench,   NULL};
 
 int verb_fail(const struct verb *v, const struct comm *world, const struct err *err)
 {
