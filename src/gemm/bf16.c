@@ -54,6 +54,13 @@ void gemm_bf16_stop(struct gemm *g)
     bf16_rooms_destroy(g);
 }
 
+int gemm_bf16_fast(const struct gemm *g)
+{
+    if (g->bf16 == GEMM_ONEDNN)
+        return g->level >= GEMM_LEVEL_AVX512_BF16;
+    return g->bf16 == GEMM_OWN && g->native;
+}
+
 enum gemm_backend gemm_bf16_backend(const struct gemm *g)
 {
     return g->bf16;

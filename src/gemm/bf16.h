@@ -37,6 +37,9 @@ int gemm_bf16_native(void);
  * than fp32's: callers refuse them unless asked. Local. */
 int gemm_bf16_built(void);
 
+/* 1 if g's level has such a CPU and the build such products. Local. */
+int gemm_bf16_fast(const struct gemm *g);
+
 /* What computes g's bf16 products. GEMM_REF: plain loops, for tests. GEMM_OWN: dusk's
  * kernels, by VDPBF16PS where the level has it. GEMM_ONEDNN: what GEMM_BLIS takes where
  * the level has AMX, or AVX-512 without VDPBF16PS. Local. */

@@ -174,13 +174,6 @@ static int64_t least(int64_t a, int64_t b)
     return a < b ? a : b;
 }
 
-/* Rows are shared evenly among the panels, so that no kernel runs nearly empty. Where
- * panel i of `panels` begins. */
-static int64_t begin_of(int64_t i, int64_t panels, int64_t rows)
-{
-    return i * rows / panels;
-}
-
 /* One block of C over one block of k. */
 struct block {
     int64_t row, rows, col, cols, from, kc;
@@ -189,26 +182,16 @@ struct block {
 static const uint32_t *panels_of_b(int native, const struct block *k,
                                    struct bf16_matrix b, struct bf16_room room)
 {
-    for (int64_t j = 0; j < k->cols; j += NR) {
-        struct bf16_matrix part = {b.p + (k->col + j) * b.col + k->from * b.row, b.col,
-                                   b.row};
-        bf16_pack(native, part, least(NR, k->cols - j), k->kc, NR,
-                  room.b + j * ((k->kc + 1) / 2));
-    }
+    struct bf16_matrix lines = {b.p + k->col * b.col + k->from * b.row, b.col, b.row};
+    bf16_pack(native, lines, k->cols, k->kc, (k->cols + NR - 1) / NR, NR, room.b);
     return room.b;
 }
 
 static void panels_of_a(int native, const struct block *k, struct bf16_matrix a,
                         struct bf16_room room)
 {
-    int64_t panels = (k->rows + MR - 1) / MR, pairs = (k->kc + 1) / 2;
-    for (int64_t i = 0; i < panels; i++) {
-        int64_t begin = begin_of(i, panels, k->rows);
-        int64_t rows = begin_of(i + 1, panels, k->rows) - begin;
-        struct bf16_matrix part = {a.p + (k->row + begin) * a.row + k->from * a.col,
-                                   a.row, a.col};
-        bf16_pack(native, part, rows, k->kc, rows, room.a + begin * pairs);
-    }
+    struct bf16_matrix lines = {a.p + k->row * a.row + k->from * a.col, a.row, a.col};
+    bf16_pack(native, lines, k->rows, k->kc, (k->rows + MR - 1) / MR, 0, room.a);
 }
 
 /* Where the sums of a block come from and go to: C's own memory, unless C is bf16 and
@@ -236,8 +219,8 @@ static void block_product(kernel_fn *kernel, const struct block *k, const uint32
     size_t in_size = whole.in_bf16 ? 2 : 4, out_size = whole.out_bf16 ? 2 : 4;
     for (int64_t j = 0; j < k->cols; j += NR) {
         for (int64_t i = 0; i < panels; i++) {
-            int64_t begin = begin_of(i, panels, k->rows);
-            int64_t rows = begin_of(i + 1, panels, k->rows) - begin;
+            int64_t begin = bf16_panel_begin(i, panels, k->rows);
+            int64_t rows = bf16_panel_begin(i + 1, panels, k->rows) - begin;
             struct sums s = whole;
             if (s.in)
                 s.in = (const char *)s.in + (size_t)(begin * s.in_ld + j) * in_size;

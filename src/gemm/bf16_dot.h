@@ -35,10 +35,18 @@ struct bf16_room {
     float *c;           /* rows x cols */
 };
 
-/* `count` lines of one panel of `width`; line i's element l is at
- * from.p[i * from.row + l * from.col], one of row and col is 1. */
-void bf16_pack(int native, struct bf16_matrix from, int64_t count, int64_t k,
-               int64_t width, uint32_t *to);
+/* Rows are shared evenly among the panels, so that no kernel runs nearly empty: the
+ * first row of panel i of `panels`. */
+static inline int64_t bf16_panel_begin(int64_t i, int64_t panels, int64_t rows)
+{
+    return i * rows / panels;
+}
+
+/* Packs `lines` lines of k elements; line i's element l is at p[i * row + l * col] of
+ * from, one of row and col is 1. Panels are `width` lines wide (B's), or, if width is
+ * 0, share the lines evenly (A's); they follow each other in `to`. */
+void bf16_pack(int native, struct bf16_matrix from, int64_t lines, int64_t k,
+               int64_t panels, int64_t width, uint32_t *to);
 
 /* C[m,n] = A[m,k] B[k,n] + beta C on the calling thread, k >= 1. packed: if not NULL,
  * B's panels, the whole of k, `panel` words apart (b is then not read). */

@@ -11,6 +11,7 @@ enum {
         252, /* a thread's block of A fills a quarter of a 1 MiB second-level cache */
     COLS = 512,  /* and one of B half */
     WIDE = 1024, /* columns at once where B is packed already */
+    SHARE = 128, /* columns that a thread packs at a time */
     LINE = BF16_KC / 2,
     TILE_WORDS = 200 * 1024 / 4
 };
@@ -53,9 +54,10 @@ void bf16_pack_all(const struct gemm *g, int64_t k, int64_t n, struct bf16_matri
 {
     int64_t panel = bf16_panel_words(k);
 #pragma omp parallel for schedule(static)
-    for (int64_t j = 0; j < n; j += BF16_NR) {
-        struct bf16_matrix part = {b.p + j * b.col, b.col, b.row};
-        bf16_pack(g->native, part, least(BF16_NR, n - j), k, BF16_NR,
+    for (int64_t j = 0; j < n; j += SHARE) {
+        struct bf16_matrix lines = {b.p + j * b.col, b.col, b.row};
+        int64_t some = least(SHARE, n - j);
+        bf16_pack(g->native, lines, some, k, (some + BF16_NR - 1) / BF16_NR, BF16_NR,
                   to + j / BF16_NR * panel);
     }
 }

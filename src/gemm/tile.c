@@ -8,6 +8,9 @@
 
 #include <string.h>
 
+/* Two bf16, whatever type they were written as. */
+typedef uint32_t word __attribute__((may_alias));
+
 /* sum (+ old C) into one row of C. */
 static inline void finish(const float *restrict sum, const float *restrict keep,
                           float *restrict c)
@@ -31,17 +34,17 @@ CLONES static void portable_f32(int m, int k, const void *a, int64_t a_row,
 }
 
 /* The value in the lower and in the upper half of a word. */
-static inline float low(uint32_t word)
+static inline float low(uint32_t bits)
 {
-    uint32_t bits = word << 16;
+    bits <<= 16;
     float f;
     memcpy(&f, &bits, sizeof f);
     return f;
 }
 
-static inline float high(uint32_t word)
+static inline float high(uint32_t bits)
 {
-    uint32_t bits = word & 0xffff0000u;
+    bits &= 0xffff0000u;
     float f;
     memcpy(&f, &bits, sizeof f);
     return f;
@@ -52,7 +55,7 @@ CLONES static void portable_bf16(int m, int k, const void *a, int64_t a_row,
                                  float *c)
 {
     for (int i = 0; i < m; i++) {
-        const uint32_t *x = (const uint32_t *)a + i * a_row, *y = b;
+        const word *x = (const word *)a + i * a_row, *y = b;
         float sum[TILE_COLS] = {0};
         for (int l = 0; l < k; l++, x += a_step, y += TILE_COLS) {
             float first = low(*x), second = high(*x);

@@ -86,12 +86,15 @@ static void avx2_f32(int m, int k, const void *a, int64_t a_row, int64_t a_step,
 }
 
 #if defined(DUSK_BF16_DOT)
+/* Two bf16, whatever type they were written as. */
+typedef uint32_t word __attribute__((may_alias));
+
 BF16_DOT_TARGET static void avx512_bf16(int m, int k, const void *a, int64_t a_row,
                                         int64_t a_step, const void *b,
                                         const float *keep, float *c)
 {
     for (int i = 0; i < m; i += TILE_ROWS, c += TILE_ROWS * TILE_COLS) {
-        const uint32_t *x = (const uint32_t *)a + i * a_row, *y = b;
+        const word *x = (const word *)a + i * a_row, *y = b;
         __m512 sum[TILE_ROWS][2];
 #pragma GCC unroll 8
         for (int r = 0; r < TILE_ROWS; r++)
