@@ -121,8 +121,9 @@ static void lay_out(struct stage *s, struct arena *a, const struct stage_spec *s
     }
 }
 
-int64_t stage_bytes(const struct stage_spec *spec)
+int64_t stage_bytes(const struct stage_spec *spec, const struct gemm *gemm)
 {
+    (void)gemm;
     struct stage any = {0};
     struct arena a = {0};
     lay_out(&any, &a, spec);
@@ -190,14 +191,15 @@ static void find_params(struct stage *s, const struct source *from)
 }
 
 struct stage *stage_create(const struct stage_spec *spec, const struct slab *slab,
-                           const float *weights, float *grads, const struct gemm *gemm,
+                           const void *weights, float *grads, struct gemm *gemm,
                            struct err *err)
 {
+    CHECK(spec->dtype == DTYPE_F32, "activations of %s", dtype_name(spec->dtype));
     CHECK(spec->layers > 0 || spec->embed || spec->head, "a stage with nothing in it");
     CHECK(grads || !spec->training, "training needs gradient sums");
     CHECK(spec->max_rows > 0 && spec->max_length > 0 && spec->slots > 0,
           "%d rows, %d long, %d slots", spec->max_rows, spec->max_length, spec->slots);
-    struct arena a = {.base = mem_array(stage_bytes(spec), 1, err)};
+    struct arena a = {.base = mem_array(stage_bytes(spec, gemm), 1, err)};
     if (!a.base) {
         err_prefix(err, "model: activations");
         return NULL;
@@ -266,7 +268,7 @@ static void head_forward(struct stage *s, struct slot *slot, const float *x,
 }
 
 void stage_forward(struct stage *s, int slot_index, const struct rows *rows,
-                   const int32_t *ids, const float *in, float *out,
+                   const int32_t *ids, const void *in, void *out,
                    const struct stage_loss *loss)
 {
     struct slot *slot = slot_at(s, slot_index);
@@ -299,7 +301,12 @@ static const float *head_backward(struct stage *s, struct slot *slot, float *din
     return dx;
 }
 
-void stage_backward(struct stage *s, int slot_index, const float *dout, float *din)
+void stage_weights_changed(struct stage *s)
+{
+    (void)s;
+}
+
+void stage_backward(struct stage *s, int slot_index, const void *dout, void *din)
 {
     struct slot *slot = slot_at(s, slot_index);
     CHECK(s->spec.training, "a backward pass of a stage that only runs forward");
@@ -327,7 +334,7 @@ void stage_logits(const struct stage *s, int slot, int row, int n, float *logits
                    0.0f, logits);
 }
 
-const float *stage_residual(const struct stage *s, int slot_index, int layer)
+const void *stage_residual(const struct stage *s, int slot_index, int layer)
 {
     const struct slot *slot = slot_at(s, slot_index);
     int l = layer - s->spec.first_layer;

@@ -98,7 +98,7 @@ static int64_t row_bytes(const struct engine *e)
 }
 
 static int flow_init(struct engine *e, struct flow *f, enum schedule_kind kind,
-                     int micro_batches, const struct gemm *gemm, struct err *err)
+                     int micro_batches, struct gemm *gemm, struct err *err)
 {
     if (schedule_init(&f->schedule, kind, e->grid.pipeline, micro_batches, err) ||
         schedule_check(&f->schedule, err))
@@ -112,7 +112,9 @@ static int flow_init(struct engine *e, struct flow *f, enum schedule_kind kind,
                               .max_rows = e->batch * e->seq_len,
                               .max_length = e->seq_len,
                               .slots = f->schedule.slots[e->grid.stage],
-                              .training = training};
+                              .training = training,
+                              .dtype = e->dtype,
+                              .lender = training ? NULL : e->train.stage};
     f->stage = stage_create(&spec, &e->slab, e->weights, training ? e->grads : NULL,
                             gemm, err);
     if (!f->stage)
@@ -122,7 +124,7 @@ static int flow_init(struct engine *e, struct flow *f, enum schedule_kind kind,
     f->bytes = mem_array(micro_batches, sizeof *f->bytes, err);
     if (!f->runner || !f->bytes)
         return -1;
-    e->bytes += stage_bytes(&spec) + runner_bytes(&e->grid, &f->schedule, bytes);
+    e->bytes += stage_bytes(&spec, gemm) + runner_bytes(&e->grid, &f->schedule, bytes);
     return 0;
 }
 
@@ -170,7 +172,7 @@ static int weights_init(struct engine *e, bool training, struct err *err)
 }
 
 static int flows_init(struct engine *e, const struct engine_spec *spec,
-                      const struct gemm *gemm, struct err *err)
+                      struct gemm *gemm, struct err *err)
 {
     if (spec->training &&
         flow_init(e, &e->train, spec->schedule, spec->micro_batches, gemm, err))
@@ -189,7 +191,7 @@ static int flows_init(struct engine *e, const struct engine_spec *spec,
 }
 
 struct engine *engine_create(struct comm *world, const struct engine_spec *spec,
-                             const struct gemm *gemm, struct err *err)
+                             struct gemm *gemm, struct err *err)
 {
     struct engine *e = mem_array(1, sizeof *e, err);
     if (comm_agree(world, !e, err)) {
@@ -317,14 +319,23 @@ void engine_forward(struct engine *e, int n, const int *length, const int32_t *t
     }
 }
 
+static void weights_changed(struct engine *e)
+{
+    if (e->train.stage)
+        stage_weights_changed(e->train.stage);
+    stage_weights_changed(e->forward.stage);
+}
+
 void engine_publish(struct engine *e)
 {
     zero_publish(e->zero);
+    weights_changed(e);
 }
 
 void engine_update(struct engine *e, struct zero_step *step)
 {
     zero_update(e->zero, step);
+    weights_changed(e);
 }
 
 void engine_discard(struct engine *e)

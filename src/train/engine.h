@@ -40,7 +40,7 @@ struct gemm *engine_gemm(struct comm *world, struct err *err);
  * every rank with err set (ERR_USAGE for a grid or split that does not fit).
  * Collective. */
 struct engine *engine_create(struct comm *world, const struct engine_spec *spec,
-                             const struct gemm *gemm, struct err *err);
+                             struct gemm *gemm, struct err *err);
 void engine_destroy(struct engine *e); /* NULL is fine. Collective. */
 
 const struct grid *engine_grid(const struct engine *e);

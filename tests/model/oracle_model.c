@@ -60,7 +60,7 @@ static struct model_shape shape_of(const char *folder, int window)
 }
 
 void model_init(struct oracle_model *m, const char *folder, int window, bool tied,
-                const struct gemm *g)
+                struct gemm *g)
 {
     struct err err;
     char name[128];
@@ -99,8 +99,14 @@ void model_init(struct oracle_model *m, const char *folder, int window, bool tie
     for (int t = 0; t < n; t++)
         m->position[t] = t % m->length;
     m->layout = (struct rows){n, m->segments, m->begin, m->position};
-    struct stage_spec spec = {&m->shape, 0,   m->shape.layers, true, true, n, m->length,
-                              1,         true};
+    struct stage_spec spec = {.shape = &m->shape,
+                              .layers = m->shape.layers,
+                              .embed = true,
+                              .head = true,
+                              .max_rows = n,
+                              .max_length = m->length,
+                              .slots = 1,
+                              .training = true};
     m->stage = stage_create(&spec, &m->slab, m->w, m->grads, g, &err);
     assert_non_null(m->stage);
 }

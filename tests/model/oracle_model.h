@@ -32,7 +32,7 @@ struct oracle_model {
 };
 
 void model_init(struct oracle_model *m, const char *folder, int window, bool tied,
-                const struct gemm *g);
+                struct gemm *g);
 void model_fini(struct oracle_model *m);
 
 void *zeroed(int64_t n, size_t size); /* owned (free) */

@@ -76,7 +76,7 @@ float *oracle_masters(const struct zero *z, int i)
 }
 
 struct engine *oracle_engine(struct comm *c, const struct oracle_model *m,
-                             const struct oracle_layout *l, const struct gemm *gemm,
+                             const struct oracle_layout *l, struct gemm *gemm,
                              int seq_len, int batch, int micro_batches)
 {
     struct err err = {0};

@@ -36,7 +36,7 @@ struct comm *oracle_ranks(struct comm *world, const struct oracle_layout *l);
 /* An engine with the model's weights. micro_batches: of a replica. Collective over c,
  * which lasts as long. */
 struct engine *oracle_engine(struct comm *c, const struct oracle_model *m,
-                             const struct oracle_layout *l, const struct gemm *gemm,
+                             const struct oracle_layout *l, struct gemm *gemm,
                              int seq_len, int batch, int micro_batches);
 
 /* `sequences` rows of T ids and of T labels (transformers' way: the label at t belongs

@@ -198,7 +198,7 @@ static void check_final(struct comm *c, struct engine *e, const struct task *t,
 }
 
 static void run(struct comm *c, const struct task *t, const struct oracle_layout *l,
-                const struct gemm *gemm, struct bits *bits)
+                struct gemm *gemm, struct bits *bits)
 {
     struct err err = {0};
     int mine = t->micro_batches / l->data;
@@ -228,8 +228,7 @@ static void run(struct comm *c, const struct task *t, const struct oracle_layout
     engine_destroy(e);
 }
 
-static void run_layouts(struct comm *world, const struct task *t,
-                        const struct gemm *gemm)
+static void run_layouts(struct comm *world, const struct task *t, struct gemm *gemm)
 {
     static struct bits first[5], bits; /* by data degree */
     for (int i = 0; i < LAYOUTS; i++) {
