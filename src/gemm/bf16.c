@@ -136,7 +136,11 @@ int gemm_bf16_prepare(struct gemm *g, enum gemm_op op_a, enum gemm_op op_b, int6
                       int64_t n, int64_t k, int64_t lda, int64_t ldb, enum dtype to,
                       float beta, int64_t ldc, struct err *err)
 {
-    if (!g->onednn || m <= 0 || n <= 0 || k <= 0)
+    if (m <= 0 || n <= 0 || k <= 0)
+        return 0;
+    if (g->bf16 == GEMM_OWN)
+        return bf16_shared_prepare(g, m, n, k, err);
+    if (g->bf16 == GEMM_REF)
         return 0;
     return bf16_onednn_prepare(g->onednn, m, n, k, matrix(op_a, NULL, lda),
                                matrix(op_b, NULL, ldb), 0, target(to, beta, NULL, ldc),
@@ -170,8 +174,7 @@ int64_t gemm_packed_bytes(const struct gemm *g, int64_t k, int64_t n)
         CHECK(bytes >= 0, "%s", err.text);
         return bytes;
     }
-    return (n + BF16_NR - 1) / BF16_NR * bf16_panel_words(k) *
-           (int64_t)sizeof(uint32_t);
+    return bf16_packed_words(k, n) * (int64_t)sizeof(uint32_t);
 }
 
 struct gemm_packed *gemm_packed_create_at(struct gemm *g, int64_t k, int64_t n,
@@ -245,5 +248,6 @@ int gemm_bf16_packed_prepare(struct gemm *g, const struct gemm_packed *p, int64_
 
 int64_t gemm_bf16_workspace_bytes(const struct gemm *g)
 {
-    return g->room_bytes + (g->onednn ? bf16_onednn_bytes(g->onednn) : 0);
+    return g->room_bytes + g->shared_bytes +
+           (g->onednn ? bf16_onednn_bytes(g->onednn) : 0);
 }

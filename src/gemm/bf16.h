@@ -62,8 +62,9 @@ void gemm_bf16(const struct gemm *g, enum gemm_op op_a, enum gemm_op op_b, int64
                int64_t ldb, enum dtype to, float beta, void *c, int64_t ldc);
 
 /* Builds all that gemm_bf16 needs for this product, so that the call allocates nothing
- * of dusk's own. Products without it build at their first call, and die by CHECK where
- * this would have failed. 0, or -1 with err set. Local; outside of parallel regions. */
+ * of dusk's own. Products without it build at their first call and die by CHECK where
+ * this would have failed (oneDNN), or are slower (own kernels). 0, or -1 with err set.
+ * Local; outside of parallel regions. */
 int gemm_bf16_prepare(struct gemm *g, enum gemm_op op_a, enum gemm_op op_b, int64_t m,
                       int64_t n, int64_t k, int64_t lda, int64_t ldb, enum dtype to,
                       float beta, int64_t ldc, struct err *err);

@@ -25,14 +25,14 @@
     __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,avx512bf16")))
 #endif
 
-enum { BF16_MR = 12, BF16_NR = 32, BF16_KC = 512 };
+enum { BF16_MR = 12, BF16_NR = 32, BF16_KC = 1024 };
 
 /* Room for one C block of a thread; in words of 4 bytes. c is used when C is bf16 and k
  * longer than one block. */
 struct bf16_room {
     int64_t rows, cols; /* of a block at most; multiples of BF16_MR and BF16_NR */
     uint32_t *a, *b;    /* rows x kc / 2, cols x kc / 2; b unused if B is packed */
-    float *c;           /* rows x cols */
+    float *c;           /* rows x cols; if there are sums to keep */
 };
 
 /* Rows are shared evenly among the panels, so that no kernel runs nearly empty: the
@@ -60,10 +60,20 @@ static inline int64_t bf16_panel_words(int64_t k)
     return (k + 1) / 2 * BF16_NR;
 }
 
+static inline int64_t bf16_packed_words(int64_t k, int64_t n)
+{
+    return (n + BF16_NR - 1) / BF16_NR * bf16_panel_words(k);
+}
+
 /* Rooms of as many threads as there may be now. 0, or -1 with err set; destroy takes
  * both. */
 int bf16_rooms_create(struct gemm *g, struct err *err);
 void bf16_rooms_destroy(struct gemm *g);
+
+/* Room for B's panels in products that would pack B again and again, the largest that
+ * was prepared. Others pack it block by block: with the same bits, but slower. */
+int bf16_shared_prepare(struct gemm *g, int64_t m, int64_t n, int64_t k,
+                        struct err *err);
 
 /* The product by all threads that have a room. */
 void bf16_dot_all(const struct gemm *g, int64_t m, int64_t n, int64_t k,

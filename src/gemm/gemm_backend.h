@@ -40,6 +40,8 @@ struct gemm {
     struct bf16_room *room; /* [threads] of own kernels; NULL if bf16 is by ref */
     void *rooms;            /* their memory */
     int64_t room_bytes;
+    void *shared; /* a packed B of one product */
+    int64_t shared_bytes;
     struct bf16_onednn *onednn;
     struct tally *tally; /* NULL: nobody asks */
     char name[64], bf16_name[64];

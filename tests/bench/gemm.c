@@ -128,6 +128,10 @@ static int run_row(struct work w, int tile, const char *what, double peak, doubl
         if (!failed)
             gemm_packed_fill(w.packed, r->op_b, b, r->op_b == GEMM_N ? r->n : r->k);
     }
+    if (!failed && w.bf16 && !w.packed && !tile)
+        failed = gemm_bf16_prepare(
+            w.g, r->op_a, r->op_b, r->m, r->n, r->k, r->op_a == GEMM_N ? r->k : r->m,
+            r->op_b == GEMM_N ? r->n : r->k, r->to, r->beta, r->n, err);
     if (!failed && !tile)
         product(&w);
     double end = clock_s() + s;

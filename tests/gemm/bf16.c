@@ -170,9 +170,9 @@ static int64_t differing(const struct product *x, const struct product *y, int64
 }
 
 static const int64_t sizes[][3] = {
-    {1, 1, 1},     {1, 7, 3},    {5, 1, 9},     {1, 64, 300}, {3, 3, 0},
-    {12, 32, 2},   {13, 33, 17}, {64, 64, 64},  {31, 95, 16}, {97, 100, 1},
-    {129, 65, 33}, {64, 32, 70}, {24, 331, 72}, {50, 97, 513}};
+    {1, 1, 1},     {1, 7, 3},    {5, 1, 9},     {1, 64, 300},  {3, 3, 0},
+    {12, 32, 2},   {13, 33, 17}, {64, 64, 64},  {31, 95, 16},  {97, 100, 1},
+    {129, 65, 33}, {64, 32, 70}, {24, 331, 72}, {50, 97, 1025}};
 enum { SIZES = sizeof sizes / sizeof *sizes, VARIANTS = 64 };
 
 static void multiplies_by_hand(void **state)
@@ -284,7 +284,7 @@ static void plain_kernels_equal_ref(void **state)
 
 /* Sizes beyond one block of rows, of columns and of k. */
 static const int64_t bit_sizes[][3] = {
-    {301, 527, 443}, {70, 1100, 64}, {3, 1000, 1300}, {700, 200, 1100}, {1, 257, 999}};
+    {301, 527, 443}, {70, 1100, 64}, {3, 1000, 2300}, {700, 200, 1100}, {1, 257, 999}};
 enum { BIT_SIZES = sizeof bit_sizes / sizeof *bit_sizes };
 
 static void bits_do_not_depend_on_threads_or_addresses(void **state)
