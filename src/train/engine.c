@@ -4,14 +4,9 @@
 #include "mpi/runner.h"
 #include "src/base/check.h"
 #include "src/base/mem.h"
-#include "src/model/stage.h"
 #include "src/param/split.h"
 
 #include <string.h>
-
-/* A forward pass over the pipeline takes this many micro-batches at most, so that the
- * bubble of p - 1 is small beside them and short evaluations waste little. */
-enum { FORWARD_MICRO_BATCHES = 16 };
 
 /* One use of the stage's weights: a schedule, its runner, the model's memory for it. */
 struct flow {
@@ -31,11 +26,13 @@ struct engine {
     int first_layer, batch, seq_len;
     struct slab slab;
     enum dtype dtype;
+    enum stage_packing packing;
     void *weights; /* of dtype */
     float *grads;
     struct zero *zero;
     struct flow train, forward;
-    struct batch *forward_batch; /* [FORWARD_MICRO_BATCHES] */
+    const struct engine_watch *watch; /* borrowed, or NULL */
+    struct batch *forward_batch;      /* [ENGINE_FORWARD_MICRO_BATCHES] */
     double *forward_nll;
     int64_t bytes;
 };
@@ -67,6 +64,24 @@ struct call {
     struct flow *flow;
 };
 
+/* Hands to the watch what a forward call left. `out`: the last layer's, without head.
+ */
+static void show(const struct engine *e, const struct flow *f, int micro_batch,
+                 int slot, const void *out, const struct stage_loss *loss)
+{
+    const struct batch *b = &f->batches[micro_batch];
+    int layers = e->split[e->grid.stage], end = e->first_layer + layers;
+    int64_t n = (int64_t)b->rows.rows * e->shape.hidden;
+    for (int l = e->first_layer; l < end + (loss ? 1 : 0); l++) {
+        const void *x = stage_residual(f->stage, slot, l);
+        if (l == end - 1 && !loss)
+            x = out;
+        e->watch->stream(e->watch->context, micro_batch, l, n, x);
+    }
+    if (loss)
+        e->watch->loss(e->watch->context, micro_batch, b->rows.segments, loss->nll);
+}
+
 static void forward_call(void *context, int micro_batch, int slot, const void *in,
                          void *out)
 {
@@ -79,8 +94,11 @@ static void forward_call(void *context, int micro_batch, int slot, const void *i
     struct stage_loss loss = {.target = b->target,
                               .grad_scale = f->grad_scale,
                               .nll = f->nll + (int64_t)micro_batch * e->batch};
+    const struct stage_loss *wanted = has_head(e) ? &loss : NULL;
     stage_forward(f->stage, slot, &b->rows, has_embed(e) ? b->ids : NULL, in, out,
-                  has_head(e) ? &loss : NULL);
+                  wanted);
+    if (e->watch && f == &e->train)
+        show(e, f, micro_batch, slot, out, wanted);
 }
 
 static void backward_call(void *context, int micro_batch, int slot, const void *dout,
@@ -114,6 +132,7 @@ static int flow_init(struct engine *e, struct flow *f, enum schedule_kind kind,
                               .slots = f->schedule.slots[e->grid.stage],
                               .training = training,
                               .dtype = e->dtype,
+                              .packing = e->packing,
                               .lender = training ? NULL : e->train.stage};
     f->stage = stage_create(&spec, &e->slab, e->weights, training ? e->grads : NULL,
                             gemm, err);
@@ -177,7 +196,7 @@ static int flows_init(struct engine *e, const struct engine_spec *spec,
     if (spec->training &&
         flow_init(e, &e->train, spec->schedule, spec->micro_batches, gemm, err))
         return -1;
-    int n = FORWARD_MICRO_BATCHES;
+    int n = ENGINE_FORWARD_MICRO_BATCHES;
     if (flow_init(e, &e->forward, SCHEDULE_FORWARD, n, gemm, err))
         return -1;
     e->forward_batch = mem_array(n, sizeof *e->forward_batch, err);
@@ -200,6 +219,7 @@ struct engine *engine_create(struct comm *world, const struct engine_spec *spec,
     }
     e->shape = spec->shape;
     e->dtype = spec->dtype;
+    e->packing = spec->packing;
     e->batch = spec->batch;
     e->seq_len = spec->seq_len;
     if (grid_init(&e->grid, world, spec->pipeline, spec->data, err)) {
@@ -230,7 +250,7 @@ void engine_destroy(struct engine *e)
     zero_destroy(e->zero);
     flow_fini(&e->train);
     flow_fini(&e->forward);
-    for (int i = 0; e->forward_batch && i < FORWARD_MICRO_BATCHES; i++)
+    for (int i = 0; e->forward_batch && i < ENGINE_FORWARD_MICRO_BATCHES; i++)
         batch_fini(&e->forward_batch[i]);
     mem_free(e->forward_batch);
     mem_free(e->forward_nll);
@@ -267,6 +287,11 @@ const struct slab *engine_slab(const struct engine *e)
     return &e->slab;
 }
 
+const float *engine_grads(const struct engine *e)
+{
+    return e->grads;
+}
+
 enum dtype engine_dtype(const struct engine *e)
 {
     return e->dtype;
@@ -275,6 +300,11 @@ enum dtype engine_dtype(const struct engine *e)
 int64_t engine_bytes(const struct engine *e)
 {
     return e->bytes;
+}
+
+void engine_set_watch(struct engine *e, const struct engine_watch *watch)
+{
+    e->watch = watch;
 }
 
 static void flow_run(struct engine *e, struct flow *f, const struct batch *batches,
@@ -302,10 +332,10 @@ void engine_pass(struct engine *e, const struct batch *batches, int64_t counted,
 void engine_forward(struct engine *e, int n, const int *length, const int32_t *tokens,
                     double *nll)
 {
-    int per_pass = FORWARD_MICRO_BATCHES * e->batch;
+    int per_pass = ENGINE_FORWARD_MICRO_BATCHES * e->batch;
     for (int done = 0; done < n; done += per_pass) {
         int here = n - done < per_pass ? n - done : per_pass;
-        for (int i = 0; i < FORWARD_MICRO_BATCHES; i++) {
+        for (int i = 0; i < ENGINE_FORWARD_MICRO_BATCHES; i++) {
             int first = i * e->batch, left = here - first;
             int windows = left < 0 ? 0 : left < e->batch ? left : e->batch;
             int64_t at = (int64_t)done + (windows ? first : 0);

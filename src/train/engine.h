@@ -14,9 +14,14 @@
 #include "mpi/zero.h"
 #include "src/base/dtype.h"
 #include "src/gemm/gemm.h"
+#include "src/model/stage.h"
 #include "src/objective/pretrain.h"
 #include "src/param/shape.h"
 #include "src/param/slab.h"
+
+/* A forward pass over the pipeline takes this many micro-batches at most, so that the
+ * bubble of p - 1 is small beside them and short evaluations waste little. */
+enum { ENGINE_FORWARD_MICRO_BATCHES = 16 };
 
 struct engine_spec {
     struct model_shape shape;
@@ -27,6 +32,7 @@ struct engine_spec {
     int micro_batches;           /* of one pass, a replica */
     enum schedule_kind schedule; /* of a training step */
     enum dtype dtype;            /* of weights and activations: F32 or BF16 */
+    enum stage_packing packing;  /* of bf16 weights */
     bool training; /* else forward passes only: no gradients, no optimizer */
 };
 
@@ -48,11 +54,23 @@ const struct model_shape *engine_shape(const struct engine *e);
 const int *engine_split(const struct engine *e); /* [pipeline] layers of each stage */
 struct zero *engine_zero(struct engine *e);
 const struct slab *engine_slab(const struct engine *e);
+const float *engine_grads(const struct engine *e); /* as the slab says; NULL: none */
 enum dtype engine_dtype(const struct engine *e);
 int64_t engine_bytes(const struct engine *e); /* memory taken on this rank */
 
 /* After zero_put: owned weights go to all who use them. Collective over world. */
 void engine_publish(struct engine *e);
+
+/* A look at what the forward calls of training passes compute: the residual stream
+ * behind layer `layer` of the model, n values of the engine's dtype (layer = layers:
+ * the final norm's output), in order; then each segment's loss on the last stage. NULL:
+ * no look. Costs nothing when not set. */
+struct engine_watch {
+    void *context;
+    void (*stream)(void *context, int micro_batch, int layer, int64_t n, const void *x);
+    void (*loss)(void *context, int micro_batch, int segments, const double *nll);
+};
+void engine_set_watch(struct engine *e, const struct engine_watch *watch);
 
 /* One pass of a training step over this replica's micro-batches: adds to the gradients.
  * targets: `batches` [micro_batches], the same on all stages of a pipeline. counted:

@@ -206,7 +206,9 @@ static int load(struct trainer *t, struct err *err)
         t->at = (struct position){.step = info->step,
                                   .samples = info->samples,
                                   .tokens = info->tokens,
-                                  .adam_t = info->adam_t};
+                                  .adam_t = info->adam_t,
+                                  .skipped = info->skipped,
+                                  .skipped_in_a_row = info->skipped_in_a_row};
         t->saved_step = info->step;
     }
     return 0;
