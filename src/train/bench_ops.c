@@ -27,13 +27,14 @@ struct ops {
     int rows, hidden, ff, heads, kv_heads, head_dim, vocab;
     int64_t wide;   /* elements of each array */
     float *x[WIDE]; /* [wide] */
-    float *weight, *rstd, *cosine, *sine;
+    float *weight, *rstd, *norm_sums, *cosine, *sine;
+    struct rmsnorm norm;
     int *position, *segment_begin;
     int32_t *ids;
     struct tally tally;
     struct linear head;
     double *nll;
-    float *logits;
+    void *logits;
     struct attention_dims dims;
     struct attention_work work;
     struct rows segments;
@@ -46,51 +47,45 @@ struct ops {
 static void rmsnorm_f(void *context)
 {
     struct ops *o = context;
-    rmsnorm_forward(o->rows, o->hidden, o->x[0], o->weight, 1e-5f, o->rstd, o->x[1]);
+    rmsnorm_forward(&o->norm, o->rows, o->x[0], o->rstd, o->x[1], NULL);
 }
 
 static void rmsnorm_b(void *context)
 {
     struct ops *o = context;
-    rmsnorm_backward_input(o->rows, o->hidden, o->x[0], o->x[1], o->weight, o->rstd,
-                           o->x[2], o->x[3]);
-}
-
-static void rmsnorm_w(void *context)
-{
-    struct ops *o = context;
-    rmsnorm_backward_weight(o->rows, o->hidden, o->x[0], o->x[1], o->rstd, o->x[2]);
+    rmsnorm_backward(&o->norm, o->rows, o->x[0], o->x[1], o->rstd, o->x[2], o->x[3],
+                     o->x[4], o->norm_sums);
 }
 
 static void rope(void *context)
 {
     struct ops *o = context;
     rope_forward(o->rows, o->heads, o->head_dim, o->position, o->cosine, o->sine,
-                 o->x[0]);
+                 DTYPE_F32, o->x[0], o->heads * o->head_dim);
 }
 
 static void swiglu_f(void *context)
 {
     struct ops *o = context;
-    swiglu_forward((int64_t)o->rows * o->ff, o->x[0], o->x[1], o->x[2]);
+    swiglu_forward(o->rows, o->ff, DTYPE_F32, o->x[0], o->x[1]);
 }
 
 static void swiglu_b(void *context)
 {
     struct ops *o = context;
-    swiglu_backward((int64_t)o->rows * o->ff, o->x[0], o->x[1], o->x[2]);
+    swiglu_backward(o->rows, o->ff, DTYPE_F32, o->x[0], o->x[1]);
 }
 
 static void embed_f(void *context)
 {
     struct ops *o = context;
-    embed_forward(o->rows, o->hidden, o->ids, o->head.w, o->x[0]);
+    embed_forward(o->rows, o->hidden, DTYPE_F32, o->ids, o->head.w, o->x[0]);
 }
 
 static void embed_b(void *context)
 {
     struct ops *o = context;
-    embed_backward(o->rows, o->hidden, o->ids, o->x[0], o->head.dw);
+    embed_backward(o->rows, o->hidden, DTYPE_F32, o->ids, o->x[0], o->head.dw);
 }
 
 static void cross_entropy(void *context)
@@ -196,7 +191,7 @@ static int ops_init(struct ops *o, struct bench *b, struct err *err)
                       .head_dim = s->head_dim,
                       .vocab = s->vocab};
     int64_t q = (int64_t)s->heads * s->head_dim;
-    o->wide = o->rows * max64(max64(s->hidden, s->ff), 2 * q);
+    o->wide = o->rows * max64(max64(s->hidden, 2 * s->ff), 2 * q);
     int64_t table = (int64_t)s->vocab * s->hidden;
     int64_t angles = (int64_t)s->max_positions * s->head_dim / 2;
     bool ok = true;
@@ -217,10 +212,16 @@ static int ops_init(struct ops *o, struct bench *b, struct err *err)
     o->segment_begin = mem_array(b->size.micro_batch + 1, sizeof(int), err);
     o->ids = mem_array(o->rows, sizeof(int32_t), err);
     o->nll = mem_array(o->rows, sizeof(double), err);
-    o->logits = mem_array(xent_scratch_floats(s->vocab, o->rows), sizeof(float), err);
+    o->logits =
+        mem_array(xent_scratch_bytes(DTYPE_F32, s->vocab, o->rows, true), 1, err);
+    o->norm_sums =
+        mem_array(rmsnorm_scratch_floats(s->hidden, o->rows), sizeof(float), err);
+    float *dnorm = mem_array(s->hidden, sizeof *dnorm, err);
+    o->norm =
+        (struct rmsnorm){.dim = s->hidden, .eps = 1e-5f, .w = o->weight, .dw = dnorm};
     if (!ok || !w || !o->head.dw || !o->weight || !o->rstd || !o->lse || !o->cosine ||
         !o->sine || !o->position || !o->segment_begin || !o->ids || !o->nll ||
-        !o->logits || attention_init(o, err))
+        !o->logits || !o->norm_sums || !dnorm || attention_init(o, err))
         return -1;
     fill(o);
     rope_table(s->max_positions, s->head_dim, s->rope_theta, o->cosine, o->sine);
@@ -233,9 +234,10 @@ static void ops_fini(struct ops *o)
         const void *in;
         void *out;
     } w = {o->head.w};
-    void *const all[] = {w.out,     o->head.dw, o->weight,   o->rstd, o->lse,
-                         o->cosine, o->sine,    o->position, o->ids,  o->segment_begin,
-                         o->nll,    o->logits,  o->scratch};
+    void *const all[] = {w.out,      o->head.dw,       o->weight,   o->rstd,
+                         o->lse,     o->cosine,        o->sine,     o->position,
+                         o->ids,     o->segment_begin, o->nll,      o->logits,
+                         o->scratch, o->norm.dw,       o->norm_sums};
     for (size_t i = 0; i < sizeof all / sizeof *all; i++)
         mem_free(all[i]);
     for (int i = 0; i < WIDE; i++)
@@ -285,8 +287,7 @@ static void rows(struct ops *o, double copy, double product)
     double rows = o->rows, hidden = 4 * rows * o->hidden, ff = 4 * rows * o->ff;
     double heads = 4 * rows * o->heads * o->head_dim;
     byte_row(o, "rmsnorm forward", rmsnorm_f, 2 * hidden, copy);
-    byte_row(o, "rmsnorm backward + residual", rmsnorm_b, 4 * hidden, copy);
-    byte_row(o, "rmsnorm weight gradient", rmsnorm_w, 2 * hidden, copy);
+    byte_row(o, "rmsnorm backward + residual", rmsnorm_b, 5 * hidden, copy);
     byte_row(o, "rotary", rope, 2 * heads, copy);
     byte_row(o, "swiglu forward", swiglu_f, 3 * ff, copy);
     byte_row(o, "swiglu backward", swiglu_b, 6 * ff, copy);
