@@ -67,7 +67,9 @@ BF16_DOT_TARGET static inline void transpose16(__m512i r[16])
 
 static inline __mmask16 lanes16(int64_t n)
 {
-    return n >= 16 ? (__mmask16)0xffff : n <= 0 ? 0 : (__mmask16)((1u << n) - 1u);
+    if (n <= 0)
+        return 0;
+    return (__mmask16)(n >= 16 ? 0xffffu : (1u << n) - 1u);
 }
 
 BF16_DOT_TARGET static void turn_avx512(const struct bf16_matrix *from,
