@@ -108,7 +108,7 @@ static void check_kept(struct oracle_model *m, const struct block_context *c,
 static void first_layer_equals_transformers_inside(void **state)
 {
     struct oracle_model m;
-    model_init(&m, "tiny-llama-ropetheta", 0, false, *state);
+    model_init(&m, "tiny-llama-ropetheta", 0, false, DTYPE_F32, false, *state);
     const struct model_shape *s = &m.shape;
     struct block_dims d = {s->hidden,
                            s->ff,
