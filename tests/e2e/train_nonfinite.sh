@@ -47,7 +47,7 @@ state() { # FOLDER KEY VALUE
     if [ "$found" = "$3" ]; then echo "ok: $1: $2 $3"; else fail "$1: $2 $found, expected $3"; fi
 }
 
-for precision in fp32; do
+for precision in fp32 bf16; do
     set_all="--set train.precision=$precision --set train.allow_slow_bf16=true --set model.layers=null"
     for layout in "1 1" "2 2" "4 2"; do
         # shellcheck disable=SC2086
