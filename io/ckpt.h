@@ -46,8 +46,9 @@ struct ckpt_info {
     char *source;            /* what it was made from, one line, or NULL */
     int64_t step, samples,
         tokens;     /* training: updates done, samples and tokens seen; else 0 */
-    int64_t adam_t; /* AdamW updates done */
-    int pairs;      /* free key = value strings of the run: seed, seq_len, ... */
+    int64_t adam_t; /* AdamW updates done: step less the skipped ones */
+    int64_t skipped, skipped_in_a_row; /* updates dropped, in all and up to here */
+    int pairs; /* free key = value strings of the run: seed, seq_len, ... */
     struct ckpt_pair *pair;
     int files;
     struct ckpt_file *file; /* tokenizer and generation files */

@@ -32,10 +32,14 @@ enum { SHAPE_INTS = sizeof shape_ints / sizeof *shape_ints };
 static const struct {
     const char *name;
     size_t at;
-} state_ints[] = {{"step", offsetof(struct ckpt_info, step)},
-                  {"samples", offsetof(struct ckpt_info, samples)},
-                  {"tokens", offsetof(struct ckpt_info, tokens)},
-                  {"adam_t", offsetof(struct ckpt_info, adam_t)}};
+    bool optional; /* files from before it was there have none: 0 */
+} state_ints[] = {
+    {"step", offsetof(struct ckpt_info, step), false},
+    {"samples", offsetof(struct ckpt_info, samples), false},
+    {"tokens", offsetof(struct ckpt_info, tokens), false},
+    {"adam_t", offsetof(struct ckpt_info, adam_t), false},
+    {"skipped", offsetof(struct ckpt_info, skipped), true},
+    {"skipped_in_a_row", offsetof(struct ckpt_info, skipped_in_a_row), true}};
 enum { STATE_INTS = sizeof state_ints / sizeof *state_ints };
 
 /* ---- to attributes ---- */
@@ -105,7 +109,8 @@ static void add_state(struct ckpt_attrs *a, const struct ckpt_info *info)
     }
     add_text(
         a, "/state", "units",
-        "step, adam_t: optimizer updates done; samples: sequences; tokens: inputs");
+        "step: batches done; adam_t: updates done; skipped: updates dropped for NaN or "
+        "Inf; samples: sequences; tokens: inputs");
     for (int i = 0; i < info->pairs; i++)
         add_text(a, "/state/run", info->pair[i].key, info->pair[i].value);
 }
@@ -260,6 +265,9 @@ static int get_state(struct reader *r, struct ckpt_info *info)
         return 0;
     for (int i = 0; i < STATE_INTS; i++) {
         int64_t value;
+        if (state_ints[i].optional &&
+            !sealed_attr_find(r->s, "/state", state_ints[i].name))
+            continue;
         if (get_int(r, "/state", state_ints[i].name, 0, INT64_MAX, &value) < 0)
             return -1;
         memcpy((char *)info + state_ints[i].at, &value, sizeof value);

@@ -29,12 +29,13 @@ struct flight {
 struct exchange {
     const struct comm *axis;
     int d, rank;
-    int64_t piece; /* floats */
+    int64_t piece; /* elements */
     float *buffers;
     MPI_Request *requests;
     float **source; /* [d], of a tree sum */
     struct flight flight[WINDOW];
-    double *wait_s; /* of the call under way */
+    double *wait_s;      /* of the call under way */
+    enum dtype gathered; /* by it */
 };
 
 static int64_t piece_floats(int data)
@@ -137,43 +138,50 @@ static void wait_for(struct exchange *x, int n, MPI_Request *requests)
     *x->wait_s += clock_s() - start_s;
 }
 
-static void send_piece(struct exchange *x, struct flight *f, float *data,
-                       struct shard s, int to, enum tag tag)
+static void send_piece(struct exchange *x, struct flight *f, const void *from,
+                       int64_t bytes, int to, enum tag tag)
 {
-    if (s.begin < s.end)
-        MPX(MPI_Isend(data + s.begin, (int)(s.end - s.begin), MPI_FLOAT, to, tag,
-                      comm_mpi(x->axis), &f->sends[f->sent++]));
+    if (bytes > 0)
+        MPX(MPI_Isend(from, (int)bytes, MPI_BYTE, to, tag, comm_mpi(x->axis),
+                      &f->sends[f->sent++]));
 }
 
-static void receive_piece(struct exchange *x, struct flight *f, float *to,
-                          struct shard s, int from, enum tag tag)
+static void receive_piece(struct exchange *x, struct flight *f, void *to, int64_t bytes,
+                          int from, enum tag tag)
 {
-    if (s.begin < s.end)
-        MPX(MPI_Irecv(to, (int)(s.end - s.begin), MPI_FLOAT, from, tag,
-                      comm_mpi(x->axis), &f->receives[f->received++]));
+    if (bytes > 0)
+        MPX(MPI_Irecv(to, (int)bytes, MPI_BYTE, from, tag, comm_mpi(x->axis),
+                      &f->receives[f->received++]));
+}
+
+static int64_t float_bytes(struct shard s)
+{
+    return (s.end - s.begin) * (int64_t)sizeof(float);
 }
 
 static void reduce_begin(struct exchange *x, struct flight *f,
-                         const struct exchange_item *item, int64_t k, float *array)
+                         const struct exchange_item *item, int64_t k, void *array)
 {
+    const float *data = (const float *)array + item->at;
     struct shard mine = piece_of(x, &item->tensor, x->rank, k);
     for (int r = 0, other = 0; r < x->d; r++) {
         if (r == x->rank)
             continue;
-        receive_piece(x, f, f->buffer + x->piece * other++, mine, r, TAG_REDUCE);
-        send_piece(x, f, array + item->at, piece_of(x, &item->tensor, r, k), r,
-                   TAG_REDUCE);
+        struct shard theirs = piece_of(x, &item->tensor, r, k);
+        receive_piece(x, f, f->buffer + x->piece * other++, float_bytes(mine), r,
+                      TAG_REDUCE);
+        send_piece(x, f, data + theirs.begin, float_bytes(theirs), r, TAG_REDUCE);
     }
 }
 
 static void reduce_end(struct exchange *x, struct flight *f,
-                       const struct exchange_item *item, int64_t k, float *array)
+                       const struct exchange_item *item, int64_t k, void *array)
 {
     struct shard mine = piece_of(x, &item->tensor, x->rank, k);
     int64_t n = mine.end - mine.begin;
     if (n == 0)
         return;
-    float *own = array + item->at + mine.begin;
+    float *own = (float *)array + item->at + mine.begin;
     for (int r = 0, other = 0; r < x->d; r++)
         x->source[r] = r == x->rank ? own : f->buffer + x->piece * other++;
     tree_sum(x->d, x->source, n);
@@ -182,25 +190,28 @@ static void reduce_end(struct exchange *x, struct flight *f,
 }
 
 static void gather_begin(struct exchange *x, struct flight *f,
-                         const struct exchange_item *item, int64_t k, float *array)
+                         const struct exchange_item *item, int64_t k, void *array)
 {
-    float *data = array + item->at;
+    int64_t size = (int64_t)dtype_bytes(x->gathered);
+    char *data = (char *)array + item->at * size;
     struct shard mine = piece_of(x, &item->tensor, x->rank, k);
     for (int r = 0; r < x->d; r++) {
         if (r == x->rank)
             continue;
         struct shard theirs = piece_of(x, &item->tensor, r, k);
-        receive_piece(x, f, data + theirs.begin, theirs, r, TAG_GATHER);
-        send_piece(x, f, data, mine, r, TAG_GATHER);
+        receive_piece(x, f, data + theirs.begin * size,
+                      (theirs.end - theirs.begin) * size, r, TAG_GATHER);
+        send_piece(x, f, data + mine.begin * size, (mine.end - mine.begin) * size, r,
+                   TAG_GATHER);
     }
 }
 
 typedef void round_part(struct exchange *x, struct flight *f,
-                        const struct exchange_item *item, int64_t k, float *array);
+                        const struct exchange_item *item, int64_t k, void *array);
 
 /* end may be NULL: pieces arrive where they belong. */
 static void run_rounds(struct exchange *x, int items, const struct exchange_item *item,
-                       float *array, round_part *begin, round_part *end)
+                       void *array, round_part *begin, round_part *end)
 {
     struct round first = {0}, last = {0}; /* oldest on its way; next to begin */
     int64_t begun = 0;
@@ -235,10 +246,11 @@ void exchange_reduce(struct exchange *x, int items, const struct exchange_item *
 }
 
 void exchange_gather(struct exchange *x, int items, const struct exchange_item *item,
-                     float *array, double *wait_s)
+                     enum dtype t, void *array, double *wait_s)
 {
     if (x->d == 1)
         return;
+    x->gathered = t;
     x->wait_s = wait_s;
     run_rounds(x, items, item, array, gather_begin, NULL);
 }

@@ -15,6 +15,7 @@
 #include <stdint.h>
 
 #include "mpi/comm.h"
+#include "src/base/dtype.h"
 #include "src/param/table.h"
 
 struct exchange;
@@ -35,8 +36,8 @@ int64_t exchange_bytes(int data, bool reduces);
 void exchange_reduce(struct exchange *x, int items, const struct exchange_item *item,
                      float *array, double *wait_s);
 
-/* All elements become those of their owner. As above. */
+/* All elements, of dtype t, become those of their owner. As above. */
 void exchange_gather(struct exchange *x, int items, const struct exchange_item *item,
-                     float *array, double *wait_s);
+                     enum dtype t, void *array, double *wait_s);
 
 #endif

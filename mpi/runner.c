@@ -11,10 +11,10 @@
 #include <stdbool.h>
 
 enum {
-    /* A message travels in pieces of at most so many floats: 16 MiB, far below the 2
-     * GiB where MPI's int counts and some transports end. */
-    PIECE_FLOATS = 1 << 22,
-    ALIGN_FLOATS = 16
+    /* A message travels in pieces of at most 16 MiB, far below the 2 GiB where MPI's
+     * int counts and some transports end. */
+    PIECE_BYTES = 1 << 24,
+    ALIGN_BYTES = 64
 };
 
 /* Messages of one direction on one side of a stage: a ring of buffers, each with the
@@ -24,7 +24,7 @@ struct lane {
     int peer; /* stage */
     enum tag tag;
     int buffers;
-    float *data;           /* [buffers][stride] */
+    char *data;            /* [buffers][stride] */
     MPI_Request *requests; /* [buffers][pieces] */
     int posted, freed;     /* receives of this run: asked for; no longer needed */
 };
@@ -34,7 +34,7 @@ struct runner {
     const struct schedule *schedule;
     int stage;
     bool backward;
-    int64_t max_floats, stride;
+    int64_t max_bytes, stride;
     int pieces;
     struct lane in, out, din, dout;
 };
@@ -63,23 +63,23 @@ static struct lane_sizes sizes_of(const struct schedule *s, int stage)
     };
 }
 
-static int64_t stride_of(int64_t max_floats)
+static int64_t stride_of(int64_t max_bytes)
 {
-    return (max_floats + ALIGN_FLOATS - 1) / ALIGN_FLOATS * ALIGN_FLOATS;
+    return (max_bytes + ALIGN_BYTES - 1) / ALIGN_BYTES * ALIGN_BYTES;
 }
 
-static int pieces_of(int64_t floats)
+static int pieces_of(int64_t bytes)
 {
-    return to_int((floats + PIECE_FLOATS - 1) / PIECE_FLOATS);
+    return to_int((bytes + PIECE_BYTES - 1) / PIECE_BYTES);
 }
 
 int64_t runner_bytes(const struct grid *grid, const struct schedule *schedule,
-                     int64_t max_floats)
+                     int64_t max_bytes)
 {
     struct lane_sizes n = sizes_of(schedule, grid->stage);
     int64_t buffers = n.in + n.out + n.din + n.dout;
-    int64_t request_bytes = pieces_of(max_floats) * (int64_t)sizeof(MPI_Request);
-    return buffers * (stride_of(max_floats) * (int64_t)sizeof(float) + request_bytes);
+    int64_t request_bytes = pieces_of(max_bytes) * (int64_t)sizeof(MPI_Request);
+    return buffers * (stride_of(max_bytes) + request_bytes);
 }
 
 static int lane_init(struct runner *r, struct lane *l, int buffers, int peer,
@@ -89,7 +89,7 @@ static int lane_init(struct runner *r, struct lane *l, int buffers, int peer,
     if (buffers == 0)
         return 0;
     int64_t requests = (int64_t)buffers * r->pieces;
-    l->data = mem_array(buffers * r->stride, sizeof *l->data, err);
+    l->data = mem_array(buffers * r->stride, 1, err);
     l->requests = mem_array(requests, sizeof(MPI_Request), err);
     if (!l->data || !l->requests)
         return -1;
@@ -105,7 +105,7 @@ static void lane_fini(struct lane *l)
 }
 
 struct runner *runner_create(const struct grid *grid, const struct schedule *schedule,
-                             int64_t max_floats, struct err *err)
+                             int64_t max_bytes, struct err *err)
 {
     if (grid->pipeline != schedule->stages) {
         err_set(err, ERR_OTHER, "runner: a schedule of %d stages on a pipeline of %d",
@@ -122,9 +122,9 @@ struct runner *runner_create(const struct grid *grid, const struct schedule *sch
     r->schedule = schedule;
     r->stage = stage;
     r->backward = schedule->kind != SCHEDULE_FORWARD;
-    r->max_floats = max_floats;
-    r->stride = stride_of(max_floats);
-    r->pieces = pieces_of(max_floats);
+    r->max_bytes = max_bytes;
+    r->stride = stride_of(max_bytes);
+    r->pieces = pieces_of(max_bytes);
     struct lane_sizes n = sizes_of(schedule, stage);
     if (lane_init(r, &r->in, n.in, stage - 1, TAG_FORWARD, err) ||
         lane_init(r, &r->out, n.out, stage + 1, TAG_FORWARD, err) ||
@@ -147,7 +147,7 @@ void runner_destroy(struct runner *r)
     mem_free(r);
 }
 
-static float *buffer(const struct runner *r, const struct lane *l, int i)
+static void *buffer(const struct runner *r, const struct lane *l, int i)
 {
     return l->buffers ? l->data + i % l->buffers * r->stride : NULL;
 }
@@ -157,21 +157,22 @@ static MPI_Request *requests(const struct runner *r, const struct lane *l, int i
     return l->requests + i % l->buffers * r->pieces;
 }
 
-/* Starts message i of `floats` numbers; the two ends cut it alike. */
-static void start(const struct runner *r, struct lane *l, int i, int64_t floats,
+/* Starts message i of so many bytes; the two ends cut it alike. */
+static void start(const struct runner *r, struct lane *l, int i, int64_t bytes,
                   bool receive)
 {
-    CHECK(floats >= 0 && floats <= r->max_floats, "micro-batch %d: %lld floats of %lld",
-          i, (long long)floats, (long long)r->max_floats);
-    float *data = buffer(r, l, i);
+    CHECK(bytes >= 0 && bytes <= r->max_bytes,
+          "micro-batch %d: %lld bytes of at most %lld", i, (long long)bytes,
+          (long long)r->max_bytes);
+    char *data = buffer(r, l, i);
     MPI_Request *request = requests(r, l, i);
-    for (int64_t at = 0; at < floats; at += PIECE_FLOATS, request++) {
-        int n = floats - at < PIECE_FLOATS ? (int)(floats - at) : PIECE_FLOATS;
+    for (int64_t at = 0; at < bytes; at += PIECE_BYTES, request++) {
+        int n = bytes - at < PIECE_BYTES ? (int)(bytes - at) : PIECE_BYTES;
         if (receive)
-            MPX(MPI_Irecv(data + at, n, MPI_FLOAT, l->peer, l->tag, comm_mpi(r->axis),
+            MPX(MPI_Irecv(data + at, n, MPI_BYTE, l->peer, l->tag, comm_mpi(r->axis),
                           request));
         else
-            MPX(MPI_Isend(data + at, n, MPI_FLOAT, l->peer, l->tag, comm_mpi(r->axis),
+            MPX(MPI_Isend(data + at, n, MPI_BYTE, l->peer, l->tag, comm_mpi(r->axis),
                           request));
     }
 }
@@ -186,17 +187,17 @@ static void finish(const struct runner *r, const struct lane *l, int i, double *
 }
 
 /* Asks for every message that a buffer is free for. */
-static void post_receives(const struct runner *r, struct lane *l, const int64_t *floats)
+static void post_receives(const struct runner *r, struct lane *l, const int64_t *bytes)
 {
     int m = l->buffers ? r->schedule->micro_batches : 0;
     while (l->posted < m && l->posted - l->freed < l->buffers) {
-        start(r, l, l->posted, floats[l->posted], true);
+        start(r, l, l->posted, bytes[l->posted], true);
         l->posted++;
     }
 }
 
 static void execute(struct runner *r, struct pipe_op op,
-                    const struct runner_calls *calls, const int64_t *floats,
+                    const struct runner_calls *calls, const int64_t *bytes,
                     double *wait_s)
 {
     int i = op.micro_batch, slot = i % r->schedule->slots[r->stage];
@@ -208,10 +209,10 @@ static void execute(struct runner *r, struct pipe_op op,
         finish(r, &r->dout, i, wait_s);
         break;
     case PIPE_SEND_FORWARD:
-        start(r, &r->out, i, floats[i], false);
+        start(r, &r->out, i, bytes[i], false);
         break;
     case PIPE_SEND_BACKWARD:
-        start(r, &r->din, i, floats[i], false);
+        start(r, &r->din, i, bytes[i], false);
         break;
     case PIPE_FORWARD:
         finish(r, &r->out, i, wait_s); /* the message before in this buffer */
@@ -231,14 +232,14 @@ static void execute(struct runner *r, struct pipe_op op,
 }
 
 void runner_run(struct runner *r, const struct runner_calls *calls,
-                const int64_t *floats, double *wait_s)
+                const int64_t *bytes, double *wait_s)
 {
     r->in.posted = r->in.freed = 0;
     r->dout.posted = r->dout.freed = 0;
     for (int at = 0; at < r->schedule->ops[r->stage]; at++) {
-        post_receives(r, &r->in, floats);
-        post_receives(r, &r->dout, floats);
-        execute(r, r->schedule->op[r->stage][at], calls, floats, wait_s);
+        post_receives(r, &r->in, bytes);
+        post_receives(r, &r->dout, bytes);
+        execute(r, r->schedule->op[r->stage][at], calls, bytes, wait_s);
     }
     for (int i = 0; i < r->out.buffers; i++)
         finish(r, &r->out, i, wait_s);

@@ -3,7 +3,7 @@
 #define DUSK_MPI_RUNNER_H
 
 /* Executes one stage's list of a schedule: computes by callbacks, moves activations and
- * their gradients between stages. It knows no model: a message is `floats` numbers.
+ * their gradients between stages. It knows no model: a message is so many bytes.
  *
  * Receives are posted as early as a buffer is free, sends do not wait. An input has its
  * buffer until its backward is done; there is one more than the stage's slots, so that
@@ -21,29 +21,30 @@ struct runner;
 struct runner_calls {
     void *context;
     /* slot: micro_batch modulo the stage's slots. in is NULL on stage 0, out NULL on
-     * the last stage. `in` stays unchanged until the slot's backward returns. */
-    void (*forward)(void *context, int micro_batch, int slot, const float *in,
-                    float *out);
+     * the last stage; both aligned to 64 bytes. `in` stays unchanged until the slot's
+     * backward returns. */
+    void (*forward)(void *context, int micro_batch, int slot, const void *in,
+                    void *out);
     /* dout is NULL on the last stage, din NULL on stage 0. NULL in a forward schedule.
      */
-    void (*backward)(void *context, int micro_batch, int slot, const float *dout,
-                     float *din);
+    void (*backward)(void *context, int micro_batch, int slot, const void *dout,
+                     void *din);
 };
 
-/* A runner for this rank's stage: messages of up to max_floats. `schedule` is borrowed
+/* A runner for this rank's stage: messages of up to max_bytes. `schedule` is borrowed
  * and must outlive it; one that schedule_check refuses is refused. Owned; NULL with err
  * set. Local. */
 struct runner *runner_create(const struct grid *grid, const struct schedule *schedule,
-                             int64_t max_floats, struct err *err);
+                             int64_t max_bytes, struct err *err);
 void runner_destroy(struct runner *r); /* NULL is fine. Local. */
 
 int64_t runner_bytes(const struct grid *grid, const struct schedule *schedule,
-                     int64_t max_floats);
+                     int64_t max_bytes);
 
-/* One pass over the table; micro-batch i moves floats[i] <= max_floats numbers. Seconds
+/* One pass over the table; micro-batch i moves bytes[i] <= max_bytes. Seconds
  * spent waiting for messages are added to *wait_s. Collective over the pipeline axis.
  */
 void runner_run(struct runner *r, const struct runner_calls *calls,
-                const int64_t *floats, double *wait_s);
+                const int64_t *bytes, double *wait_s);
 
 #endif

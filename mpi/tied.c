@@ -10,14 +10,14 @@
 
 #include <stdbool.h>
 
-enum { PIECE_FLOATS = 1 << 18, WINDOW = 2 };
+enum { PIECE_ELEMENTS = 1 << 18, WINDOW = 2 };
 
 struct tied {
     const struct comm *axis;
     int last;                              /* stage */
     const struct slab_entry *embed, *head; /* NULL: the other stage's */
     struct shard shard;
-    float *buffer; /* [WINDOW][PIECE_FLOATS] where gradients arrive */
+    float *buffer; /* [WINDOW][PIECE_ELEMENTS] where gradients arrive */
 };
 
 static bool receives_gradients(const struct slab_entry *embed,
@@ -44,7 +44,7 @@ int tied_create(struct tied **tied, const struct grid *grid, const struct slab *
     t->shard =
         shard_of(embed ? &embed->tensor : &head->tensor, grid->data, grid->replica);
     if (receives_gradients(embed, head)) {
-        t->buffer = mem_array(WINDOW * PIECE_FLOATS, sizeof *t->buffer, err);
+        t->buffer = mem_array(WINDOW * PIECE_ELEMENTS, sizeof *t->buffer, err);
         if (!t->buffer) {
             mem_free(t);
             return -1;
@@ -66,7 +66,7 @@ int64_t tied_bytes(const struct slab *slab)
 {
     const struct slab_entry *embed = slab_find(slab, ROLE_EMBED_TOKENS, -1, false);
     const struct slab_entry *head = slab_find(slab, ROLE_EMBED_TOKENS, -1, true);
-    int64_t floats = receives_gradients(embed, head) ? WINDOW * PIECE_FLOATS : 0;
+    int64_t floats = receives_gradients(embed, head) ? WINDOW * PIECE_ELEMENTS : 0;
     return (int64_t)sizeof(struct tied) + floats * (int64_t)sizeof(float);
 }
 
@@ -77,13 +77,13 @@ static void add(float *restrict to, const float *restrict from, int64_t n)
         to[i] += from[i];
 }
 
-/* Floats of piece k of the shard; 0: there is none. */
+/* Elements of piece k of the shard; 0: there is none. */
 static int piece(const struct tied *t, int64_t k)
 {
-    int64_t left = t->shard.end - t->shard.begin - k * PIECE_FLOATS;
+    int64_t left = t->shard.end - t->shard.begin - k * PIECE_ELEMENTS;
     if (left <= 0)
         return 0;
-    return left < PIECE_FLOATS ? (int)left : PIECE_FLOATS;
+    return left < PIECE_ELEMENTS ? (int)left : PIECE_ELEMENTS;
 }
 
 static void wait_for(const struct tied *t, MPI_Request *request, double *wait_s)
@@ -93,39 +93,35 @@ static void wait_for(const struct tied *t, MPI_Request *request, double *wait_s)
     *wait_s += clock_s() - start_s;
 }
 
-static void start_send(const struct tied *t, const float *data, int64_t k, int to,
-                       enum tag tag, MPI_Request *request)
-{
-    MPX(MPI_Isend(data + k * PIECE_FLOATS, piece(t, k), MPI_FLOAT, to, tag,
-                  comm_mpi(t->axis), request));
-}
-
-static void start_receive(const struct tied *t, float *data, int64_t k, int from,
+static void start_receive(const struct tied *t, void *data, int bytes, int from,
                           enum tag tag, MPI_Request *request)
 {
-    MPX(MPI_Irecv(data, piece(t, k), MPI_FLOAT, from, tag, comm_mpi(t->axis), request));
+    MPX(MPI_Irecv(data, bytes, MPI_BYTE, from, tag, comm_mpi(t->axis), request));
 }
 
-/* The shard at `data`, in pieces, WINDOW of them on their way. */
-static void send_shard(const struct tied *t, const float *data, int to, enum tag tag,
-                       double *wait_s)
+/* The shard at `data`, elements of `size` bytes, in pieces, WINDOW of them on their
+ * way. */
+static void send_shard(const struct tied *t, const char *data, int size, int to,
+                       enum tag tag, double *wait_s)
 {
     MPI_Request request[WINDOW] = {MPI_REQUEST_NULL, MPI_REQUEST_NULL};
     for (int64_t k = 0; piece(t, k) > 0; k++) {
         wait_for(t, &request[k % WINDOW], wait_s);
-        start_send(t, data, k, to, tag, &request[k % WINDOW]);
+        MPX(MPI_Isend(data + k * PIECE_ELEMENTS * size, piece(t, k) * size, MPI_BYTE,
+                      to, tag, comm_mpi(t->axis), &request[k % WINDOW]));
     }
     for (int i = 0; i < WINDOW; i++)
         wait_for(t, &request[i], wait_s);
 }
 
-static void receive_shard(const struct tied *t, float *data, int from, enum tag tag,
-                          double *wait_s)
+static void receive_shard(const struct tied *t, char *data, int size, int from,
+                          enum tag tag, double *wait_s)
 {
     MPI_Request request[WINDOW] = {MPI_REQUEST_NULL, MPI_REQUEST_NULL};
     for (int64_t k = 0; piece(t, k) > 0; k++) {
         wait_for(t, &request[k % WINDOW], wait_s);
-        start_receive(t, data + k * PIECE_FLOATS, k, from, tag, &request[k % WINDOW]);
+        start_receive(t, data + k * PIECE_ELEMENTS * size, piece(t, k) * size, from,
+                      tag, &request[k % WINDOW]);
     }
     for (int i = 0; i < WINDOW; i++)
         wait_for(t, &request[i], wait_s);
@@ -135,15 +131,16 @@ static void receive_and_add(const struct tied *t, float *data, int from, double 
 {
     MPI_Request request[WINDOW] = {MPI_REQUEST_NULL, MPI_REQUEST_NULL};
     for (int64_t k = 0; k < WINDOW && piece(t, k) > 0; k++)
-        start_receive(t, t->buffer + k * PIECE_FLOATS, k, from, TAG_TIED_GRADIENT,
+        start_receive(t, t->buffer + k * PIECE_ELEMENTS,
+                      piece(t, k) * (int)sizeof(float), from, TAG_TIED_GRADIENT,
                       &request[k]);
     for (int64_t k = 0; piece(t, k) > 0; k++) {
-        float *buffer = t->buffer + k % WINDOW * PIECE_FLOATS;
+        float *buffer = t->buffer + k % WINDOW * PIECE_ELEMENTS;
         wait_for(t, &request[k % WINDOW], wait_s);
-        add(data + k * PIECE_FLOATS, buffer, piece(t, k));
+        add(data + k * PIECE_ELEMENTS, buffer, piece(t, k));
         if (piece(t, k + WINDOW) > 0)
-            start_receive(t, buffer, k + WINDOW, from, TAG_TIED_GRADIENT,
-                          &request[k % WINDOW]);
+            start_receive(t, buffer, piece(t, k + WINDOW) * (int)sizeof(float), from,
+                          TAG_TIED_GRADIENT, &request[k % WINDOW]);
     }
 }
 
@@ -154,19 +151,20 @@ void tied_add_gradient(struct tied *t, float *grads, double *wait_s)
     if (embed && head)
         add(embed, head, t->shard.end - t->shard.begin);
     else if (head)
-        send_shard(t, head, 0, TAG_TIED_GRADIENT, wait_s);
+        send_shard(t, (const char *)head, sizeof *head, 0, TAG_TIED_GRADIENT, wait_s);
     else
         receive_and_add(t, embed, t->last, wait_s);
 }
 
-void tied_copy_weight(struct tied *t, float *weights, double *wait_s)
+void tied_copy_weight(struct tied *t, enum dtype w, void *weights, double *wait_s)
 {
     if (t->embed && t->head)
         return; /* one and the same array */
+    int size = (int)dtype_bytes(w);
+    const struct slab_entry *here = t->embed ? t->embed : t->head;
+    char *data = (char *)weights + (here->weight_at + t->shard.begin) * size;
     if (t->embed)
-        send_shard(t, weights + t->embed->weight_at + t->shard.begin, t->last,
-                   TAG_TIED_WEIGHT, wait_s);
+        send_shard(t, data, size, t->last, TAG_TIED_WEIGHT, wait_s);
     else
-        receive_shard(t, weights + t->head->weight_at + t->shard.begin, 0,
-                      TAG_TIED_WEIGHT, wait_s);
+        receive_shard(t, data, size, 0, TAG_TIED_WEIGHT, wait_s);
 }

@@ -9,6 +9,7 @@
  * (mpi/shard.h), so each replica's two stages talk to each other only. */
 
 #include "mpi/grid.h"
+#include "src/base/dtype.h"
 #include "src/param/slab.h"
 
 struct tied;
@@ -25,7 +26,8 @@ int64_t tied_bytes(const struct slab *slab);
  * are added to *wait_s. Collective over the first and last stage of a replica. */
 void tied_add_gradient(struct tied *t, float *grads, double *wait_s);
 
-/* Owned elements of the head's copy of the weight become the embedding's. As above. */
-void tied_copy_weight(struct tied *t, float *weights, double *wait_s);
+/* Owned elements of the head's copy of the weight, of dtype w, become the embedding's.
+ * As above. */
+void tied_copy_weight(struct tied *t, enum dtype w, void *weights, double *wait_s);
 
 #endif

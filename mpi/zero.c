@@ -6,20 +6,31 @@
 #include "src/base/check.h"
 #include "src/base/clock.h"
 #include "src/base/mem.h"
+#include "src/optim/master.h"
 
 #include <math.h>
 #include <string.h>
 
-enum { ALIGN_ELEMENTS = 16 };
+enum { ALIGN_ELEMENTS = 32, CLEAR_PART = 1 << 16 };
+
+/* Where a part's elements lie. */
+struct place {
+    int64_t weight_at, grad_at; /* first owned element in the stage's arrays */
+    int64_t own_at;             /* and in this rank's */
+};
 
 struct zero {
     struct grid grid; /* its communicators are borrowed */
     const struct slab *slab;
-    int tensors; /* of the whole model */
-    float *weights, *grads, *moments;
+    int tensors;          /* of the whole model */
+    enum dtype precision; /* of weights */
+    void *weights;
+    float *grads;
+    float *moments; /* [2][owned] */
+    int16_t *rest;  /* [owned], BF16: of the masters */
     int parts;
     struct zero_part *part; /* [parts] */
-    int64_t *grad_at;       /* [parts] first owned element in grads */
+    struct place *place;    /* [parts] */
     struct exchange *exchange;
     int sums, copies;          /* entries with a gradient; with a weight of their own */
     struct exchange_item *sum; /* [sums] in grads */
@@ -33,7 +44,7 @@ static int64_t padded(int64_t elements)
     return (elements + ALIGN_ELEMENTS - 1) / ALIGN_ELEMENTS * ALIGN_ELEMENTS;
 }
 
-static int64_t moment_elements(const struct slab *slab, int data, int rank)
+static int64_t owned_elements(const struct slab *slab, int data, int rank)
 {
     int64_t n = 0;
     for (int i = 0; i < slab->entries; i++) {
@@ -45,14 +56,20 @@ static int64_t moment_elements(const struct slab *slab, int data, int rank)
     return n;
 }
 
-int64_t zero_bytes(const struct slab *slab, const struct model_shape *shape, int data,
-                   int rank)
+static int64_t rest_elements(enum dtype precision, int64_t owned)
+{
+    return precision == DTYPE_BF16 ? owned : 0;
+}
+
+int64_t zero_bytes(const struct slab *slab, const struct model_shape *shape,
+                   enum dtype precision, int data, int rank)
 {
     int64_t lists =
-        slab->entries * (int64_t)(sizeof(struct zero_part) + sizeof(int64_t) +
+        slab->entries * (int64_t)(sizeof(struct zero_part) + sizeof(struct place) +
                                   2 * sizeof(struct exchange_item));
-    return (int64_t)sizeof(struct zero) + lists +
-           2 * moment_elements(slab, data, rank) * (int64_t)sizeof(float) +
+    int64_t owned = owned_elements(slab, data, rank);
+    return (int64_t)sizeof(struct zero) + lists + 2 * owned * (int64_t)sizeof(float) +
+           rest_elements(precision, owned) * (int64_t)sizeof(int16_t) +
            (int64_t)table_count(shape) * data * (int64_t)sizeof(double) +
            exchange_bytes(data, true) + (shape->tied ? tied_bytes(slab) : 0);
 }
@@ -60,7 +77,7 @@ int64_t zero_bytes(const struct slab *slab, const struct model_shape *shape, int
 static void fill_lists(struct zero *z)
 {
     int data = z->grid.data, replica = z->grid.replica;
-    int64_t elements = moment_elements(z->slab, data, replica), at = 0;
+    int64_t owned = owned_elements(z->slab, data, replica), at = 0;
     for (int i = 0; i < z->slab->entries; i++) {
         const struct slab_entry *e = &z->slab->entry[i];
         z->sum[z->sums++] = (struct exchange_item){e->tensor, e->grad_at};
@@ -72,42 +89,46 @@ static void fill_lists(struct zero *z)
             continue;
         struct shard s = shard_of(&e->tensor, data, replica);
         struct zero_part *p = &z->part[z->parts];
-        *p = (struct zero_part){.tensor = e->tensor,
-                                .shard = s,
-                                .weight = z->weights + e->weight_at + s.begin};
+        *p = (struct zero_part){.tensor = e->tensor, .shard = s};
         if (z->moments) {
             p->moment[0] = z->moments + at;
-            p->moment[1] = z->moments + elements + at;
+            p->moment[1] = z->moments + owned + at;
         }
-        z->grad_at[z->parts++] = e->grad_at + s.begin;
+        z->place[z->parts++] =
+            (struct place){e->weight_at + s.begin, e->grad_at + s.begin, at};
         at += padded(s.end - s.begin);
     }
 }
 
 static struct zero *create(const struct grid *grid, const struct slab *slab,
-                           const struct model_shape *shape, float *weights,
-                           float *grads, struct err *err)
+                           const struct model_shape *shape, enum dtype precision,
+                           void *weights, float *grads, struct err *err)
 {
+    CHECK(precision == DTYPE_F32 || precision == DTYPE_BF16, "weights of dtype %d",
+          (int)precision);
     struct zero *z = mem_array(1, sizeof *z, err);
     if (!z)
         return NULL;
     z->grid = *grid;
     z->slab = slab;
     z->tensors = table_count(shape);
+    z->precision = precision;
     z->weights = weights;
     z->grads = grads;
     z->part = mem_array(slab->entries, sizeof *z->part, err);
-    z->grad_at = mem_array(slab->entries, sizeof *z->grad_at, err);
+    z->place = mem_array(slab->entries, sizeof *z->place, err);
     z->sum = mem_array(slab->entries, sizeof *z->sum, err);
     z->copy = mem_array(slab->entries, sizeof *z->copy, err);
     z->exchange = exchange_create(grid->data_axis, grads != NULL, err);
-    if (!z->part || !z->grad_at || !z->sum || !z->copy || !z->exchange)
+    if (!z->part || !z->place || !z->sum || !z->copy || !z->exchange)
         goto fail;
     if (grads) {
-        int64_t elements = moment_elements(slab, grid->data, grid->replica);
-        z->moments = mem_array(2 * elements, sizeof *z->moments, err);
+        int64_t owned = owned_elements(slab, grid->data, grid->replica);
+        int64_t rest = rest_elements(precision, owned);
+        z->moments = mem_array(2 * owned, sizeof *z->moments, err);
+        z->rest = rest ? mem_array(rest, sizeof *z->rest, err) : NULL;
         z->squares = mem_array((int64_t)z->tensors * grid->data, sizeof(double), err);
-        if (!z->moments || !z->squares)
+        if (!z->moments || !z->squares || (rest && !z->rest))
             goto fail;
     }
     if (shape->tied && tied_create(&z->tied, grid, slab, err))
@@ -120,10 +141,10 @@ fail:
 }
 
 struct zero *zero_create(const struct grid *grid, const struct slab *slab,
-                         const struct model_shape *shape, float *weights, float *grads,
-                         struct err *err)
+                         const struct model_shape *shape, enum dtype precision,
+                         void *weights, float *grads, struct err *err)
 {
-    struct zero *z = create(grid, slab, shape, weights, grads, err);
+    struct zero *z = create(grid, slab, shape, precision, weights, grads, err);
     if (comm_agree(grid->world, z == NULL, err)) {
         zero_destroy(z);
         return NULL;
@@ -136,10 +157,11 @@ void zero_destroy(struct zero *z)
     if (!z)
         return;
     mem_free(z->part);
-    mem_free(z->grad_at);
+    mem_free(z->place);
     mem_free(z->sum);
     mem_free(z->copy);
     mem_free(z->moments);
+    mem_free(z->rest);
     mem_free(z->squares);
     exchange_destroy(z->exchange);
     tied_destroy(z->tied);
@@ -173,7 +195,8 @@ static double global_norm(struct zero *z, double *wait_s)
     for (int i = 0; i < z->parts; i++) {
         const struct zero_part *p = &z->part[i];
         int64_t at = (int64_t)p->tensor.index * data + z->grid.replica;
-        z->squares[at] = sum_of_squares(part_elements(p), z->grads + z->grad_at[i]);
+        z->squares[at] =
+            sum_of_squares(part_elements(p), z->grads + z->place[i].grad_at);
     }
     double start_s = clock_s();
     comm_sum_f64(z->grid.world, z->squares, entries);
@@ -192,14 +215,100 @@ static double global_norm(struct zero *z, double *wait_s)
 static void publish(struct zero *z, double *wait_s)
 {
     if (z->tied)
-        tied_copy_weight(z->tied, z->weights, wait_s);
-    exchange_gather(z->exchange, z->copies, z->copy, z->weights, wait_s);
+        tied_copy_weight(z->tied, z->precision, z->weights, wait_s);
+    exchange_gather(z->exchange, z->copies, z->copy, z->precision, z->weights, wait_s);
 }
 
 void zero_publish(struct zero *z)
 {
     double wait_s = 0;
     publish(z, &wait_s);
+}
+
+/* Weights of a part, from its at-th owned element. */
+static float *weight_f32(const struct zero *z, int i, int64_t at)
+{
+    return (float *)z->weights + z->place[i].weight_at + at;
+}
+
+static uint16_t *weight_bf16(const struct zero *z, int i, int64_t at)
+{
+    return (uint16_t *)z->weights + z->place[i].weight_at + at;
+}
+
+static int16_t *rest_of(const struct zero *z, int i, int64_t at)
+{
+    return z->rest ? z->rest + z->place[i].own_at + at : NULL;
+}
+
+static void check_range(const struct zero *z, int i, int64_t at, int64_t n)
+{
+    CHECK(i >= 0 && i < z->parts, "part %d of %d", i, z->parts);
+    int64_t owned = part_elements(&z->part[i]);
+    CHECK(at >= 0 && n >= 0 && at + n <= owned, "elements %lld + %lld of %lld",
+          (long long)at, (long long)n, (long long)owned);
+}
+
+void zero_put(struct zero *z, int i, int64_t at, int64_t n, const float *master)
+{
+    check_range(z, i, at, n);
+    if (z->precision == DTYPE_BF16)
+        master_split(n, master, weight_bf16(z, i, at), rest_of(z, i, at));
+    else
+        memcpy(weight_f32(z, i, at), master, (size_t)n * sizeof *master);
+}
+
+void zero_get(const struct zero *z, int i, int64_t at, int64_t n, float *master)
+{
+    check_range(z, i, at, n);
+    if (z->precision == DTYPE_BF16)
+        master_gather(n, weight_bf16(z, i, at), rest_of(z, i, at), master);
+    else
+        memcpy(master, weight_f32(z, i, at), (size_t)n * sizeof *master);
+}
+
+static void clear(float *x, int64_t n)
+{
+#pragma omp parallel for schedule(static) if (n > CLEAR_PART)
+    for (int64_t at = 0; at < n; at += CLEAR_PART)
+        memset(x + at, 0,
+               sizeof *x * (size_t)(n - at < CLEAR_PART ? n - at : CLEAR_PART));
+}
+
+/* All gradients but the owned ones, which AdamW cleared as it read them. */
+static void clear_others(struct zero *z)
+{
+    for (int i = 0; i < z->sums; i++) {
+        const struct slab_entry *e = &z->slab->entry[i];
+        struct shard own = shard_of(&e->tensor, z->grid.data, z->grid.replica);
+        float *g = z->grads + e->grad_at;
+        if (e->tied_head)
+            own.begin = own.end = 0;
+        clear(g, own.begin);
+        clear(g + own.end, e->tensor.elements - own.end);
+    }
+}
+
+void zero_discard(struct zero *z)
+{
+    clear(z->grads, z->slab->grads);
+}
+
+static void apply(struct zero *z, const struct zero_step *step)
+{
+    double scale = clip_scale(step->norm, step->clip);
+    for (int i = 0; i < z->parts; i++) {
+        const struct zero_part *p = &z->part[i];
+        int64_t n = part_elements(p);
+        float *g = z->grads + z->place[i].grad_at;
+        if (z->precision == DTYPE_BF16)
+            adamw_update_bf16(&step->adamw, step->t, step->lr, p->tensor.decay, scale,
+                              n, weight_bf16(z, i, 0), rest_of(z, i, 0), p->moment[0],
+                              p->moment[1], g);
+        else
+            adamw_update(&step->adamw, step->t, step->lr, p->tensor.decay, scale, n,
+                         weight_f32(z, i, 0), p->moment[0], p->moment[1], g);
+    }
 }
 
 void zero_update(struct zero *z, struct zero_step *step)
@@ -211,15 +320,11 @@ void zero_update(struct zero *z, struct zero_step *step)
         tied_add_gradient(z->tied, z->grads, &step->wait_s);
     step->norm = global_norm(z, &step->wait_s);
     step->finite = isfinite(step->norm);
-    if (step->finite) {
-        double scale = clip_scale(step->norm, step->clip);
-        for (int i = 0; i < z->parts; i++) {
-            struct zero_part *p = &z->part[i];
-            adamw_update(&step->adamw, step->t, step->lr, p->tensor.decay, scale,
-                         part_elements(p), p->weight, p->moment[0], p->moment[1],
-                         z->grads + z->grad_at[i]);
-        }
-        publish(z, &step->wait_s);
+    if (!step->finite) {
+        zero_discard(z);
+        return;
     }
-    memset(z->grads, 0, sizeof *z->grads * (size_t)z->slab->grads);
+    apply(z, step);
+    clear_others(z);
+    publish(z, &step->wait_s);
 }

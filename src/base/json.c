@@ -109,6 +109,12 @@ void json_text(struct json *j, const char *key, const char *value)
         append(j, "null", 4);
 }
 
+void json_clear(struct json *j)
+{
+    j->used = 0;
+    j->first = false;
+}
+
 void json_fini(struct json *j)
 {
     free(j->text);

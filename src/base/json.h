@@ -33,6 +33,7 @@ void json_uint(struct json *j, const char *key, uint64_t value);
 void json_double(struct json *j, const char *key, double value);
 void json_bool(struct json *j, const char *key, bool value);
 void json_text(struct json *j, const char *key, const char *value); /* NULL: null */
+void json_clear(struct json *j); /* empty again, its memory kept */
 void json_fini(struct json *j);
 
 #endif

@@ -1,15 +1,45 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#define _GNU_SOURCE /* madvise's advice */
 #include "src/base/mem.h"
 
 #include "src/base/err.h"
 
 #include <stdarg.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/resource.h>
+#if defined(__GLIBC__)
+#include <malloc.h>
+#endif
 
-enum { ALIGN_BYTES = 64 };
+enum { ALIGN_BYTES = 64, HUGE_BYTES = 2 << 20 };
+
+void mem_keep_freed(void)
+{
+#if defined(__GLIBC__)
+    /* The largest threshold that glibc takes; beyond it each block is a mapping of its
+     * own. The heap grows by large steps and is never given back. */
+    mallopt(M_MMAP_THRESHOLD, 32 << 20);
+    mallopt(M_TRIM_THRESHOLD, 1 << 30);
+    mallopt(M_TOP_PAD, 4 << 20);
+#endif
+}
+
+/* Zeroes by all threads: on fresh memory that is the first touch, which maps the pages
+ * (near the threads that will use them) and takes as long as the kernel needs to clear
+ * them. */
+static void clear(char *p, size_t bytes)
+{
+    int64_t parts = (int64_t)((bytes + HUGE_BYTES - 1) / HUGE_BYTES);
+#pragma omp parallel for schedule(static) if (parts > 1)
+    for (int64_t i = 0; i < parts; i++) {
+        size_t at = (size_t)i * HUGE_BYTES;
+        memset(p + at, 0, bytes - at < HUGE_BYTES ? bytes - at : HUGE_BYTES);
+    }
+}
 
 void *mem_array(int64_t count, size_t size, struct err *err)
 {
@@ -21,12 +51,17 @@ void *mem_array(int64_t count, size_t size, struct err *err)
         return NULL;
     }
     size_t padded = (bytes + ALIGN_BYTES) / ALIGN_BYTES * ALIGN_BYTES;
-    void *p = aligned_alloc(ALIGN_BYTES, padded);
-    if (!p) {
+    bool huge = padded >= HUGE_BYTES;
+    void *p = NULL;
+    if (posix_memalign(&p, huge ? HUGE_BYTES : ALIGN_BYTES, padded)) {
         err_set(err, ERR_OTHER, "memory: no %zu bytes left", bytes);
         return NULL;
     }
-    memset(p, 0, padded);
+#if defined(MADV_HUGEPAGE)
+    if (huge) /* a wish: where the kernel has none, small pages do */
+        madvise(p, padded / HUGE_BYTES * HUGE_BYTES, MADV_HUGEPAGE);
+#endif
+    clear(p, padded);
     return p;
 }
 
@@ -57,4 +92,24 @@ int64_t mem_peak_rss_bytes(void)
     struct rusage usage;
     getrusage(RUSAGE_SELF, &usage);
     return (int64_t)usage.ru_maxrss * 1024;
+}
+
+int64_t mem_available_bytes(void)
+{
+    FILE *f = fopen("/proc/meminfo", "r");
+    long long kib = -1;
+    char line[256];
+    while (f && kib < 0 && fgets(line, sizeof line, f))
+        if (sscanf(line, "MemAvailable: %lld kB", &kib) != 1)
+            kib = -1;
+    if (f)
+        fclose(f);
+    return kib < 0 ? -1 : (int64_t)kib * 1024;
+}
+
+int64_t mem_page_faults(void)
+{
+    struct rusage usage;
+    getrusage(RUSAGE_SELF, &usage);
+    return (int64_t)usage.ru_minflt + (int64_t)usage.ru_majflt;
 }

@@ -6,12 +6,15 @@
 #include "src/cli/options.h"
 #include "src/config/run.h"
 #include "src/config/schema.h"
+#include "src/train/precision.h"
 
 static const struct option check_options[] = {
     {"--set", "a.b=VALUE...",
      "override a key of the run file, as train does; VALUE is YAML, so null unsets"},
     {"--print", NULL, "print the whole run as it was understood, defaults included"},
     {"--reference", NULL, "print every key with its explanation; takes no RUN.yaml"},
+    {"--precision", NULL,
+     "print bf16 or fp32, whichever is faster on this CPU; takes no RUN.yaml"},
     {0}};
 
 static int run(int argc, char **argv, struct comm *world, const struct log *log);
@@ -29,7 +32,8 @@ const struct verb verb_check = {
     .examples =
         "dusk check run.yaml\n"
         "dusk check run.yaml --set optim.lr=2e-5 --set train.steps=100 --print\n"
-        "dusk check --reference > reference.yaml",
+        "dusk check --reference > reference.yaml\n"
+        "dusk train run.yaml --set train.precision=$(dusk check --precision)",
     .options = check_options,
     .run = run};
 
@@ -72,8 +76,10 @@ static int check(const struct options *o, struct err *err)
     struct run r;
     if (run_read(&r, path, sets, n, err) < 0)
         return -1;
-    int rc = 0;
-    if (options_flag(o, "--print"))
+    int rc = precision_check_program(&r, err);
+    if (rc)
+        err_prefix(err, "%s", path);
+    else if (options_flag(o, "--print"))
         rc = print_text(run_format(&r, err));
     else
         print_summary(path, &r);
@@ -85,11 +91,21 @@ static int read_options(struct options *o, int argc, char **argv, struct err *er
 {
     if (options_read(o, &verb_check, argc, argv, 0, 1, err) < 0)
         return -1;
-    bool reference = options_flag(o, "--reference");
-    if (reference == (o->args == 1))
+    int alone = options_flag(o, "--reference") + options_flag(o, "--precision");
+    if (alone > 1)
+        return err_set(err, ERR_USAGE, "expected one of --reference and --precision");
+    if (alone == (o->args == 1))
         return err_set(err, ERR_USAGE,
-                       reference ? "--reference takes no RUN.yaml"
-                                 : "expected RUN.yaml (see dusk check --help)");
+                       alone ? "--reference and --precision take no RUN.yaml"
+                             : "expected RUN.yaml (see dusk check --help)");
+    return 0;
+}
+
+static int print_what_is_asked(const struct options *o, struct err *err)
+{
+    if (options_flag(o, "--reference"))
+        return print_text(schema_reference(err));
+    puts(precision_name(precision_here()));
     return 0;
 }
 
@@ -100,7 +116,7 @@ static int run(int argc, char **argv, struct comm *world, const struct log *log)
     (void)log;
     int rc = read_options(&o, argc, argv, &err);
     if (rc == 0)
-        rc = o.args ? check(&o, &err) : print_text(schema_reference(&err));
+        rc = o.args ? check(&o, &err) : print_what_is_asked(&o, &err);
     options_fini(&o);
     return rc ? verb_fail(&verb_check, world, &err) : 0;
 }

@@ -2,9 +2,11 @@
 #include "src/base/json.h"
 #include "src/cli/options.h"
 #include "src/train/evaluate_checkpoint.h"
+#include "src/train/precision.h"
 
 #include <inttypes.h>
 #include <stdio.h>
+#include <string.h>
 
 static const struct option eval_options[] = {
     {"--tokens", "SET.h5", "the token set to predict (required)"},
@@ -13,6 +15,7 @@ static const struct option eval_options[] = {
     {"--pipeline", "P", "pipeline stages; ranks / P replicas share the windows (1)"},
     {"--batch", "N", "windows of a micro-batch (8)"},
     {"--windows", "N", "only the first N windows"},
+    {"--precision", "fp32|bf16", "what to compute in (fp32)"},
     {"--json", NULL, "print one JSON object instead of lines"},
     {0}};
 
@@ -26,9 +29,8 @@ const struct verb verb_eval = {
         "Cuts the stream of tokens into windows of --seq-len inputs, the next token of "
         "each "
         "position as target; the last window may be short, so that every token but the "
-        "first is predicted once. Computes in fp32. The figures have the same bits on "
-        "any "
-        "number of ranks and stages.",
+        "first is predicted once. Computes in fp32 unless --precision says otherwise. "
+        "The figures have the same bits on any number of ranks and stages.",
     .examples =
         "dusk eval base.h5 --tokens valid.h5 --seq-len 512\n"
         "mpirun -n 4 dusk eval run/checkpoints/latest --tokens valid.h5 --pipeline 2 "
@@ -50,6 +52,11 @@ static int read_numbers(const struct options *o, struct evaluate_options *e,
     e->pipeline = (int)pipeline;
     e->batch = (int)batch;
     e->checkpoint = o->arg[0];
+    const char *precision = options_text(o, "--precision", "fp32");
+    e->dtype = strcmp(precision, "bf16") == 0 ? DTYPE_BF16 : DTYPE_F32;
+    if (strcmp(precision, precision_name(e->dtype)) != 0)
+        return err_set(err, ERR_USAGE, "--precision: expected fp32 or bf16, found %s",
+                       precision);
     e->tokens = options_text(o, "--tokens", NULL);
     return e->tokens ? 0 : err_set(err, ERR_USAGE, "--tokens SET.h5 is required");
 }
@@ -74,6 +81,7 @@ static void print_json(const struct evaluate_report *r,
     json_begin(&j, NULL, '{');
     json_text(&j, "checkpoint", o->checkpoint);
     json_text(&j, "tokens", o->tokens);
+    json_text(&j, "precision", precision_name(o->dtype));
     json_int(&j, "seq_len", r->seq_len);
     json_int(&j, "layers", r->layers);
     json_int(&j, "windows", v->windows);

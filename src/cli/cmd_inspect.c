@@ -126,6 +126,7 @@ static void describe_checkpoint(struct subject *s)
         listing_add_int(l, NULL, "samples", info->samples);
         listing_add_int(l, NULL, "tokens", info->tokens);
         listing_add_int(l, NULL, "adam_t", info->adam_t);
+        listing_add_int(l, NULL, "skipped", info->skipped);
     }
 }
 

@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "src/base/mem.h"
 #include "src/base/suggest.h"
 #include "src/cli/help.h"
 #include "src/cli/verb.h"
@@ -70,6 +71,7 @@ static int run_verb(const struct verb *v, int argc, char **argv)
 
 int main(int argc, char **argv)
 {
+    mem_keep_freed();
     signal(SIGXFSZ, SIG_IGN); /* beyond ulimit -f, write(2) fails and says so */
     if (argc < 2) {
         help_program(stderr);

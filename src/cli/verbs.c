@@ -14,10 +14,11 @@ extern const struct verb verb_tokens;
 extern const struct verb verb_train;
 extern const struct verb verb_eval;
 extern const struct verb verb_check;
+extern const struct verb verb_bench;
 
 const struct verb *const verbs[] = {
-    &verb_import, &verb_export, &verb_upscale, &verb_inspect, &verb_diff,
-    &verb_tokens, &verb_train,  &verb_eval,    &verb_check,   NULL};
+    &verb_import, &verb_export, &verb_upscale, &verb_inspect, &verb_diff, &verb_tokens,
+    &verb_train,  &verb_eval,   &verb_check,   &verb_bench,   NULL};
 
 /* Does the text start with the place of the error in a run file or an override? Then
  * that comes first on the line, where editors look for it. */

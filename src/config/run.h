@@ -15,7 +15,7 @@ enum run_schedule { RUN_CONSTANT, RUN_LINEAR, RUN_COSINE, RUN_WSD };
 enum run_decay_shape { RUN_DECAY_COSINE, RUN_DECAY_LINEAR, RUN_DECAY_SQRT };
 enum run_pipe { RUN_GPIPE, RUN_1F1B };
 enum run_objective { RUN_PRETRAIN };
-enum run_precision { RUN_FP32 };
+enum run_precision { RUN_FP32, RUN_BF16 };
 
 struct run_set {
     char *path;
@@ -52,8 +52,10 @@ struct run {
     struct {
         enum run_objective objective;
         enum run_precision precision;
+        bool allow_slow_bf16;
         int64_t steps, tokens; /* one of both; the other is 0 */
         int global_batch, micro_batch;
+        int max_skipped; /* updates in a row */
     } train;
     struct {
         double lr, min_lr;

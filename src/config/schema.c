@@ -13,7 +13,8 @@
 #define LAYERS_MAX 65536.0
 
 static const char *const objectives[] = {[RUN_PRETRAIN] = "pretrain", NULL};
-static const char *const precisions[] = {[RUN_FP32] = "fp32", NULL};
+static const char *const precisions[] = {
+    [RUN_FP32] = "fp32", [RUN_BF16] = "bf16", NULL};
 static const char *const schedules[] = {[RUN_CONSTANT] = "constant",
                                         [RUN_LINEAR] = "linear",
                                         [RUN_COSINE] = "cosine",
@@ -243,7 +244,28 @@ const struct key schema_keys[] = {
      .offset = AT(train.precision),
      .missing = "fp32",
      .choices = precisions,
-     .help = "Numbers of weights, activations and sums."},
+     .help =
+         "Numbers of weights and activations. bf16 keeps fp32 masters of the "
+         "weights and sums in fp32, and is faster on CPUs that multiply it (dusk "
+         "check --precision says whether this one does); a checkpoint of either goes "
+         "on in the other."},
+    {.path = "train.allow_slow_bf16",
+     .type = KEY_BOOL,
+     .offset = AT(train.allow_slow_bf16),
+     .missing = "false",
+     .help =
+         "Take bf16 also where the program or a CPU of the job has no fast products "
+         "for it, so that it is slower than fp32; else such a run is refused."},
+    {.path = "train.max_skipped",
+     .type = KEY_INT,
+     .offset = AT(train.max_skipped),
+     .missing = "3",
+     .min = 1,
+     .max = COUNT_MAX,
+     .help =
+         "A step whose loss or gradient is NaN or Inf updates nothing; so many in a "
+         "row end the run (exit 5), with the place where the first one arises and "
+         "the weights in step-N-nonfinite."},
     {.path = "optim.lr",
      .type = KEY_DOUBLE,
      .offset = AT(optim.lr),

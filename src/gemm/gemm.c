@@ -3,16 +3,12 @@
 
 #include "src/base/check.h"
 #include "src/base/mem.h"
+#include "src/base/tally.h"
 #include "src/gemm/gemm_backend.h"
 
 #include <omp.h>
 #include <stdio.h>
 #include <stdlib.h>
-
-struct gemm {
-    gemm_tile_fn *tile;
-    char name[64];
-};
 
 enum {
     GRAIN = 96,             /* rows or columns that a thread gets at least: whole
@@ -27,13 +23,11 @@ struct gemm *gemm_create(enum gemm_backend backend, enum gemm_level level,
     struct gemm *g = mem_array(1, sizeof *g, err);
     if (!g)
         return NULL;
-    if (backend == GEMM_REF) {
-        g->tile = gemm_ref_tile;
-        snprintf(g->name, sizeof g->name, "ref");
-        return g;
-    }
-    g->tile = gemm_blis_tile;
-    if (gemm_blis_start(level, g->name, sizeof g->name, err)) {
+    g->level = level;
+    g->tile = backend == GEMM_REF ? gemm_ref_tile : gemm_blis_tile;
+    snprintf(g->name, sizeof g->name, "ref");
+    if ((backend != GEMM_REF && gemm_blis_start(level, g->name, sizeof g->name, err)) ||
+        gemm_bf16_start(g, backend, err)) {
         gemm_destroy(g);
         return NULL;
     }
@@ -42,7 +36,20 @@ struct gemm *gemm_create(enum gemm_backend backend, enum gemm_level level,
 
 void gemm_destroy(struct gemm *g)
 {
+    if (!g)
+        return;
+    gemm_bf16_stop(g);
     mem_free(g);
+}
+
+void gemm_set_tally(struct gemm *g, struct tally *tally)
+{
+    g->tally = tally;
+}
+
+struct tally *gemm_tally(const struct gemm *g)
+{
+    return g->tally;
 }
 
 const char *gemm_name(const struct gemm *g)
@@ -77,11 +84,6 @@ void gemm_f32_tile(const struct gemm *g, enum gemm_op op_a, enum gemm_op op_b,
     g->tile(m, n, k, matrix(op_a, a, lda), matrix(op_b, b, ldb), beta, c, ldc);
 }
 
-/* Tiles of C, `down` x `across` of them, each `rows` x `cols` but for the last ones. */
-struct tiling {
-    int64_t down, across, rows, cols;
-};
-
 static int64_t ceil_div(int64_t a, int64_t b)
 {
     return (a + b - 1) / b;
@@ -93,11 +95,9 @@ static int64_t piece(int64_t whole, int64_t parts)
     return ceil_div(ceil_div(whole, parts), GRAIN) * GRAIN;
 }
 
-/* One tile a thread, of the shape for which the slowest thread's products and packing
- * cost least. Tiles are no part of the result: see gemm_backend.h. */
-static struct tiling tiling_for(int64_t m, int64_t n, int64_t k, int threads)
+struct gemm_tiling gemm_tiling_for(int64_t m, int64_t n, int64_t k, int threads)
 {
-    struct tiling best = {1, 1, m, n};
+    struct gemm_tiling best = {1, 1, m, n};
     double flops = 2.0 * (double)m * (double)n * (double)k;
     int64_t useful = flops / THREAD_FLOPS < threads ? (int64_t)(flops / THREAD_FLOPS)
                                                     : (int64_t)threads;
@@ -107,7 +107,7 @@ static struct tiling tiling_for(int64_t m, int64_t n, int64_t k, int threads)
         double cost = (double)rows * (double)cols + PACK_COST * (double)(rows + cols);
         if (down > 1 && cost >= best_cost)
             continue;
-        best = (struct tiling){ceil_div(m, rows), ceil_div(n, cols), rows, cols};
+        best = (struct gemm_tiling){ceil_div(m, rows), ceil_div(n, cols), rows, cols};
         best_cost = cost;
     }
     return best;
@@ -119,10 +119,12 @@ void gemm_f32(const struct gemm *g, enum gemm_op op_a, enum gemm_op op_b, int64_
 {
     if (m <= 0 || n <= 0)
         return;
-    struct tiling t = tiling_for(m, n, k > 0 ? k : 0, omp_get_max_threads());
+    struct gemm_tiling t = gemm_tiling_for(m, n, k > 0 ? k : 0, omp_get_max_threads());
     int64_t tiles = t.down * t.across;
+    double begin_s = tally_begin(g->tally);
     if (tiles == 1) {
         gemm_f32_tile(g, op_a, op_b, m, n, k, a, lda, b, ldb, beta, c, ldc);
+        tally_end(g->tally, TALLY_GEMM, begin_s);
         return;
     }
     int64_t step_a = op_a == GEMM_N ? lda : 1, step_b = op_b == GEMM_N ? 1 : ldb;
@@ -134,4 +136,5 @@ void gemm_f32(const struct gemm *g, enum gemm_op op_a, enum gemm_op op_b, int64_
         gemm_f32_tile(g, op_a, op_b, rows, cols, k, a + row * step_a, lda,
                       b + col * step_b, ldb, beta, c + row * ldc + col, ldc);
     }
+    tally_end(g->tally, TALLY_GEMM, begin_s);
 }

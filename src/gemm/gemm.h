@@ -22,21 +22,37 @@
 
 #include "src/base/err.h"
 
-enum gemm_backend { GEMM_REF, GEMM_BLIS };
+/* A context computes fp32 by `ref` or `blis`. bf16 (src/gemm/bf16.h) is by `ref`,
+ * dusk's `own` kernels, or `onednn`: GEMM_BLIS takes the best of them for the level,
+ * GEMM_OWN and GEMM_ONEDNN take that one beside BLIS, for tests and measurements. */
+enum gemm_backend { GEMM_REF, GEMM_BLIS, GEMM_OWN, GEMM_ONEDNN };
 enum gemm_op { GEMM_N, GEMM_T };
 
 /* CPU feature levels in rising order; a family is chosen for the lowest in the job. */
-enum gemm_level { GEMM_LEVEL_GENERIC, GEMM_LEVEL_AVX2, GEMM_LEVEL_AVX512 };
+enum gemm_level {
+    GEMM_LEVEL_GENERIC,
+    GEMM_LEVEL_AVX2,
+    GEMM_LEVEL_AVX512,
+    GEMM_LEVEL_AVX512_BF16, /* the same for fp32 */
+    GEMM_LEVEL_AMX_BF16     /* the same for fp32 */
+};
 
 struct gemm;
 
 enum gemm_level gemm_level_here(void); /* of this CPU. Local. */
 
-/* One context a process; BLIS can be initialised for one family only, a second create
- * with another level is refused. Owned; NULL with err set. Local. */
+/* BLIS can be initialised for one family only: a second create in the same process with
+ * another level is refused. Products use at most as many threads as
+ * omp_get_max_threads() says now. Owned; NULL with err set. Local. */
 struct gemm *gemm_create(enum gemm_backend backend, enum gemm_level level,
                          struct err *err);
 void gemm_destroy(struct gemm *g); /* NULL is fine */
+
+/* From now on the seconds of products are added to the tally, which must outlive g;
+ * tiles are not counted. NULL (as created): nobody looks at the clock. Local. */
+struct tally;
+void gemm_set_tally(struct gemm *g, struct tally *tally);
+struct tally *gemm_tally(const struct gemm *g); /* for operations that add their own */
 
 /* What computes, for the log and the checkpoint: "ref", "blis 0.9.0 skx". Lives as
  * long as g. */

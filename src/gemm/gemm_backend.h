@@ -28,4 +28,36 @@ gemm_tile_fn gemm_ref_tile, gemm_blis_tile;
  * that BLIS would misread. */
 int gemm_blis_start(enum gemm_level level, char *name, size_t size, struct err *err);
 
+struct bf16_onednn; /* src/gemm/bf16_backend.h */
+struct bf16_room;   /* src/gemm/bf16_dot.h */
+
+struct gemm {
+    gemm_tile_fn *tile;
+    enum gemm_level level;
+    enum gemm_backend bf16;
+    int native;             /* own kernels may use VDPBF16PS */
+    int threads;            /* that have a room */
+    struct bf16_room *room; /* [threads] of own kernels; NULL if bf16 is by ref */
+    void *rooms;            /* their memory */
+    int64_t room_bytes;
+    void *shared; /* a packed B of one product */
+    int64_t shared_bytes;
+    struct bf16_onednn *onednn;
+    struct tally *tally; /* NULL: nobody asks */
+    char name[64], bf16_name[64];
+};
+
+/* bf16's part of gemm_create and gemm_destroy. */
+int gemm_bf16_start(struct gemm *g, enum gemm_backend backend, struct err *err);
+void gemm_bf16_stop(struct gemm *g);
+
+/* Tiles of C, `down` x `across` of them, each `rows` x `cols` but for the last ones. */
+struct gemm_tiling {
+    int64_t down, across, rows, cols;
+};
+
+/* One tile a thread, of the shape for which the slowest thread's products and packing
+ * cost least. Tiles must be no part of the result. */
+struct gemm_tiling gemm_tiling_for(int64_t m, int64_t n, int64_t k, int threads);
+
 #endif

@@ -1,4 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include "src/gemm/bf16.h"
+#include "src/gemm/bf16_dot.h"
 #include "src/gemm/gemm.h"
 
 #include "src/base/clock.h"
@@ -73,21 +75,8 @@ static float loop_generic(float y)
     return sum[0] + sum[1] + sum[2] + sum[3];
 }
 
-double gemm_peak_f32_gflops(double seconds)
+static double rate(peak_loop *loop, double flops, double seconds)
 {
-    peak_loop *loop = loop_generic;
-    int lanes = 4;
-#if defined(__x86_64__)
-    enum gemm_level level = gemm_level_here();
-    if (level == GEMM_LEVEL_AVX512) {
-        loop = loop_avx512;
-        lanes = 16;
-    } else if (level == GEMM_LEVEL_AVX2) {
-        loop = loop_avx2;
-        lanes = 8;
-    }
-#endif
-    const double flops = 2.0 * lanes * CHAINS * ROUNDS;
     volatile float keep = 1.0f; /* or the compiler drops or merges the calls */
     double best_s = 1e9, end = clock_s() + seconds;
     do {
@@ -97,4 +86,52 @@ double gemm_peak_f32_gflops(double seconds)
         best_s = took < best_s ? took : best_s;
     } while (clock_s() < end);
     return flops / best_s * 1e-9;
+}
+
+double gemm_peak_f32_gflops(double seconds)
+{
+    peak_loop *loop = loop_generic;
+    int lanes = 4;
+#if defined(__x86_64__)
+    enum gemm_level level = gemm_level_here();
+    if (level >= GEMM_LEVEL_AVX512) {
+        loop = loop_avx512;
+        lanes = 16;
+    } else if (level == GEMM_LEVEL_AVX2) {
+        loop = loop_avx2;
+        lanes = 8;
+    }
+#endif
+    return rate(loop, 2.0 * lanes * CHAINS * ROUNDS, seconds);
+}
+
+#if defined(DUSK_BF16_DOT)
+/* Sums of zeros and of y: the rate does not depend on values. */
+BF16_DOT_TARGET static float loop_dot(float y)
+{
+    __m512 acc[CHAINS];
+    __m512bh x = (__m512bh)_mm512_set1_ps(y * 1e-30f),
+             one = (__m512bh)_mm512_set1_ps(1);
+    for (int i = 0; i < CHAINS; i++)
+        acc[i] = _mm512_set1_ps((float)i);
+    for (int r = 0; r < ROUNDS; r++) {
+#pragma GCC unroll 12
+        for (int i = 0; i < CHAINS; i++)
+            acc[i] = _mm512_dpbf16_ps(acc[i], x, one);
+    }
+    __m512 sum = acc[0];
+    for (int i = 1; i < CHAINS; i++)
+        sum = _mm512_add_ps(sum, acc[i]);
+    return _mm512_cvtss_f32(sum);
+}
+#endif
+
+double gemm_peak_bf16_gflops(double seconds)
+{
+#if defined(DUSK_BF16_DOT)
+    if (gemm_level_here() >= GEMM_LEVEL_AVX512_BF16)
+        return rate(loop_dot, 2.0 * 32 * CHAINS * ROUNDS, seconds);
+#endif
+    (void)seconds;
+    return 0;
 }

@@ -8,6 +8,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "src/base/dtype.h"
+
 struct arena {
     char *base; /* aligned to 64 bytes, or NULL: count only */
     int64_t used;
@@ -24,6 +26,11 @@ static inline void *arena_take(struct arena *a, int64_t count, size_t size)
 static inline float *arena_floats(struct arena *a, int64_t count)
 {
     return arena_take(a, count, sizeof(float));
+}
+
+static inline void *arena_elements(struct arena *a, int64_t count, enum dtype t)
+{
+    return arena_take(a, count, dtype_bytes(t));
 }
 
 #endif

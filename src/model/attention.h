@@ -13,37 +13,73 @@
  *     dv_u += p_u do_t,  D_t = do_t . o_t,  ds_u = p_u (do_t . v_u - D_t),
  *     dq_t = sum_u ds_u k_u / sqrt(E),  dk_u += ds_u q_t / sqrt(E)
  *
- * Work goes in tiles of query rows; the G heads of a kv head are stacked as rows of one
- * product against the keys that some row of the tile sees, so nothing beyond the
- * diagonal block or outside the window is computed. Scratch is one tile's scores a
- * thread, never T x T. Tiles depend on the shape alone and each writes its own rows
- * (forward), or tiles of one kv head run in order on one thread (backward): bits do not
- * depend on the number of threads.
+ * Both passes go by tiles of keys with online softmax, by the recurrences of
+ * FlashAttention-2 (arXiv 2307.08691, algorithms 1 and 2). Forward, for a tile of
+ * queries and each tile j of its keys, with m = -inf, l = 0, o = 0 before the first: m'
+ * = max(m, rowmax s_j),  f = exp(m - m'),  p = exp(s_j - m'), l = f l + rowsum p,  o =
+ * f o + p v_j,  and last o / l, lse = m + log l. Backward, for a tile of queries and
+ * each tile of its keys: the sums above. Key tiles beyond the diagonal, outside of the
+ * window or in another segment are not visited; masks are laid on border tiles only. No
+ * array is T x T: a thread's scratch does not depend on T, and the sums for dk and dv
+ * are the size of k and v.
  *
- * q, out, dq [rows, H E]; k, v, dk, dv [rows, K E]; lse [rows, H]. */
+ * The G heads of a kv head are stacked as the columns of one product. In bf16, scores,
+ * softmax and all sums are fp32; p and ds are rounded to bf16 for the products that
+ * read them, and exp has a relative error of 3e-6. In fp32, exp is good to the last
+ * place.
+ *
+ * Work is shared out by (query tile, segment, kv head). Several query tiles add to the
+ * same dk and dv: each computes its part on its own, then adds it when its turn comes,
+ * later rows first. So every sum has one order: bits depend on the shapes and the CPU
+ * level, not on the number of threads or on addresses.
+ *
+ * q [rows, H E] and k, v [rows, K E] have a stride each, so that the rows of one fused
+ * product are used in place, and so do their gradients; out, dout [rows, H E] and
+ * lse [rows, H] are dense. */
 
+#include <stdatomic.h>
 #include <stdbool.h>
 
+#include "src/base/dtype.h"
 #include "src/gemm/gemm.h"
 #include "src/model/arena.h"
 #include "src/model/rows.h"
 
 struct attention_dims {
-    int heads, kv_heads, head_dim;
-    int window; /* 0: none */
+    int heads, kv_heads; /* kv_heads divides heads */
+    int head_dim;        /* even */
+    int window;          /* 0: none */
+    enum dtype dtype; /* of all arrays but lse, which is fp32: DTYPE_F32, DTYPE_BF16 */
 };
 
+/* Row t of q begins at element t q_stride; elements of dims.dtype. Borrowed. */
+struct attention_input {
+    const void *q, *k, *v;
+    int64_t q_stride, k_stride, v_stride;
+};
+
+/* The same for the gradients. No overlap with each other's elements. */
+struct attention_gradient {
+    void *dq, *dk, *dv;
+    int64_t dq_stride, dk_stride, dv_stride;
+};
+
+/* Rows [begin, end) of a segment. */
 struct attention_tile {
-    int segment_begin, begin, end;
+    int segment_begin, segment_end, begin, end;
 };
 
 /* Scratch, shared by all layers. */
 struct attention_work {
     int threads;                 /* at most so many work at once */
-    int max_length;              /* rows of the longest segment */
-    struct attention_tile *tile; /* the forward's list */
-    int64_t thread_floats;
-    float *scratch; /* [threads, thread_floats] */
+    int max_rows, max_length;    /* of all segments together; of the longest */
+    struct attention_tile *tile; /* [max_rows] the call's query tiles */
+    int64_t thread_bytes;
+    char *scratch; /* [threads, thread_bytes] */
+    /* training */
+    atomic_int *turn; /* [K, max_rows], by a key tile's first row: begin of the query
+                       * tile that may add to it next */
+    float *dk, *dv;   /* [max_rows, K E] sums; NULL in fp32, where dx holds them */
 };
 
 /* Takes the scratch from the arena. training: the backward pass too. */
@@ -54,15 +90,13 @@ void attention_work_lay_out(struct attention_work *w, struct arena *a,
 /* Overwrites out and, unless NULL, lse. Up to w->threads threads. Local. */
 void attention_forward(const struct gemm *g, const struct attention_dims *d,
                        const struct attention_work *w, const struct rows *rows,
-                       const float *q, const float *k, const float *v, float *out,
-                       float *lse);
+                       const struct attention_input *x, void *out, float *lse);
 
-/* Turns dout, in place, into dq; overwrites dk and dv. Up to w->threads threads, one
- * for each segment and kv head. Local. */
+/* Overwrites dx, which may not overlap dout. Up to w->threads threads. Local. */
 void attention_backward(const struct gemm *g, const struct attention_dims *d,
                         const struct attention_work *w, const struct rows *rows,
-                        const float *q, const float *k, const float *v,
-                        const float *out, const float *lse, float *dout_dq, float *dk,
-                        float *dv);
+                        const struct attention_input *x, const void *out,
+                        const float *lse, const void *dout,
+                        const struct attention_gradient *dx);
 
 #endif

@@ -1,134 +1,164 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "src/model/block.h"
 
-#include "src/model/rmsnorm.h"
+#include "src/model/element.h"
 #include "src/model/rope.h"
 #include "src/model/swiglu.h"
 
-#include <string.h>
-
-static int64_t q_dim(const struct block_dims *d)
+static enum dtype dtype_of(const struct block_dims *d)
 {
-    return (int64_t)d->attention.heads * d->attention.head_dim;
+    return d->attention.dtype;
 }
 
-static int64_t k_dim(const struct block_dims *d)
+static int q_dim(const struct block_dims *d)
 {
-    return (int64_t)d->attention.kv_heads * d->attention.head_dim;
+    return d->attention.heads * d->attention.head_dim;
+}
+
+static int k_dim(const struct block_dims *d)
+{
+    return d->attention.kv_heads * d->attention.head_dim;
+}
+
+static int qkv_dim(const struct block_dims *d)
+{
+    return q_dim(d) + 2 * k_dim(d);
+}
+
+struct block_params block_params_of(const struct block_dims *d)
+{
+    enum dtype t = dtype_of(d);
+    struct rmsnorm norm = {.dim = d->hidden, .dtype = t, .eps = d->eps};
+    return (struct block_params){
+        .qkv = linear_group_of(t, d->hidden, (int[]){q_dim(d), k_dim(d), k_dim(d)}, 3),
+        .gate_up = linear_group_of(t, d->hidden, (int[]){d->ff, d->ff}, 2),
+        .o = {.in = q_dim(d), .out = d->hidden, .dtype = t},
+        .down = {.in = d->ff, .out = d->hidden, .dtype = t},
+        .norm1 = norm,
+        .norm2 = norm};
 }
 
 void block_keep_lay_out(struct block_keep *keep, struct arena *a,
                         const struct block_dims *d, int max_rows, bool training)
 {
-    keep->rstd1 = arena_floats(a, max_rows);
-    keep->rstd2 = arena_floats(a, max_rows);
-    keep->q = arena_floats(a, max_rows * q_dim(d));
-    keep->heads = arena_floats(a, max_rows * q_dim(d));
-    keep->k = arena_floats(a, max_rows * k_dim(d));
-    keep->v = arena_floats(a, max_rows * k_dim(d));
-    keep->lse =
-        training ? arena_floats(a, (int64_t)max_rows * d->attention.heads) : NULL;
-    keep->middle = arena_floats(a, (int64_t)max_rows * d->hidden);
-    keep->gate = arena_floats(a, (int64_t)max_rows * d->ff);
-    keep->up = arena_floats(a, (int64_t)max_rows * d->ff);
+    enum dtype t = dtype_of(d);
+    int64_t rows = max_rows;
+    keep->rstd1 = arena_floats(a, rows);
+    keep->rstd2 = arena_floats(a, rows);
+    keep->qkv = arena_elements(a, rows * qkv_dim(d), t);
+    keep->heads = arena_elements(a, rows * q_dim(d), t);
+    keep->lse = training ? arena_floats(a, rows * d->attention.heads) : NULL;
+    keep->middle = arena_elements(a, rows * d->hidden, t);
+    keep->gate_up = arena_elements(a, rows * 2 * d->ff, t);
 }
 
 void block_context_lay_out(struct block_context *c, struct arena *a,
                            const struct block_dims *d, int max_rows, int max_length,
                            int threads, bool training)
 {
-    int64_t residual = (int64_t)max_rows * d->hidden;
+    enum dtype t = dtype_of(d);
+    int64_t rows = max_rows, residual = rows * d->hidden;
     c->dims = *d;
-    c->normed = arena_floats(a, residual);
-    c->act = arena_floats(a, (int64_t)max_rows * d->ff);
+    c->normed1 = arena_elements(a, residual, t);
+    c->act = arena_elements(a, rows * d->ff, t);
     attention_work_lay_out(&c->attention, a, &d->attention, max_rows, max_length,
                            threads, training);
     if (!training)
         return;
-    c->dnormed1 = arena_floats(a, residual);
-    c->dnormed2 = arena_floats(a, residual);
-    c->dmiddle = arena_floats(a, residual);
-    c->dq = arena_floats(a, max_rows * q_dim(d));
-    c->dk = arena_floats(a, max_rows * k_dim(d));
-    c->dv = arena_floats(a, max_rows * k_dim(d));
+    c->normed2 = arena_elements(a, residual, t);
+    c->dmiddle = arena_elements(a, residual, t);
+    c->dheads = arena_elements(a, rows * q_dim(d), t);
+    c->dqkv = arena_elements(a, rows * qkv_dim(d), t);
+    c->norm_sums = arena_floats(a, rmsnorm_scratch_floats(d->hidden, max_rows));
 }
 
-/* to = from + layer(x): the sum starts from the residual. */
-static void add_linear(const struct block_context *c, const struct linear *l, int rows,
-                       const float *from, const float *x, float *to)
+static struct attention_input input_of(const struct block_dims *d, const void *qkv)
 {
-    memcpy(to, from, (size_t)rows * (size_t)l->out * sizeof *to);
-    linear_forward(c->g, l, rows, x, 1.0f, to);
+    enum dtype t = dtype_of(d);
+    int64_t stride = qkv_dim(d);
+    return (struct attention_input){.q = qkv,
+                                    .k = element_at(t, qkv, q_dim(d)),
+                                    .v = element_at(t, qkv, q_dim(d) + k_dim(d)),
+                                    .q_stride = stride,
+                                    .k_stride = stride,
+                                    .v_stride = stride};
 }
 
+static struct attention_gradient gradient_of(const struct block_dims *d, void *dqkv)
+{
+    enum dtype t = dtype_of(d);
+    int64_t stride = qkv_dim(d);
+    return (struct attention_gradient){.dq = dqkv,
+                                       .dk = element_to(t, dqkv, q_dim(d)),
+                                       .dv = element_to(t, dqkv, q_dim(d) + k_dim(d)),
+                                       .dq_stride = stride,
+                                       .dk_stride = stride,
+                                       .dv_stride = stride};
+}
+
+/* The norms lay the residual down as the start of the sum that the second product of
+ * each half completes. */
 void block_forward(struct block_context *c, const struct block_params *p,
                    const struct block_keep *keep, const struct rows *rows,
-                   const float *x, float *y)
+                   const void *x, void *y)
 {
-    const struct attention_dims *d = &c->dims.attention;
+    const struct block_dims *d = &c->dims;
+    const struct attention_dims *a = &d->attention;
+    struct attention_input qkv = input_of(d, keep->qkv);
+    enum dtype t = dtype_of(d);
     int n = rows->rows;
-    rmsnorm_forward(n, c->dims.hidden, x, p->norm1, c->dims.eps, keep->rstd1,
-                    c->normed);
-    linear_forward(c->g, &p->q, n, c->normed, 0.0f, keep->q);
-    linear_forward(c->g, &p->k, n, c->normed, 0.0f, keep->k);
-    linear_forward(c->g, &p->v, n, c->normed, 0.0f, keep->v);
-    rope_forward(n, d->heads, d->head_dim, rows->position, c->cosine, c->sine, keep->q);
-    rope_forward(n, d->kv_heads, d->head_dim, rows->position, c->cosine, c->sine,
-                 keep->k);
-    attention_forward(c->g, d, &c->attention, rows, keep->q, keep->k, keep->v,
-                      keep->heads, keep->lse);
-    add_linear(c, &p->o, n, x, keep->heads, keep->middle);
+    rmsnorm_forward(&p->norm1, n, x, keep->rstd1, c->normed1, keep->middle);
+    linear_group_forward(c->g, &p->qkv, n, c->normed1, keep->qkv);
+    rope_forward(n, a->heads + a->kv_heads, a->head_dim, rows->position, c->cosine,
+                 c->sine, t, keep->qkv, qkv_dim(d));
+    attention_forward(c->g, a, &c->attention, rows, &qkv, keep->heads, keep->lse);
+    linear_forward(c->g, &p->o, n, keep->heads, q_dim(d), 1.0f, t, keep->middle,
+                   d->hidden);
 
-    rmsnorm_forward(n, c->dims.hidden, keep->middle, p->norm2, c->dims.eps, keep->rstd2,
-                    c->normed);
-    linear_forward(c->g, &p->gate, n, c->normed, 0.0f, keep->gate);
-    linear_forward(c->g, &p->up, n, c->normed, 0.0f, keep->up);
-    swiglu_forward((int64_t)n * c->dims.ff, keep->gate, keep->up, c->act);
-    add_linear(c, &p->down, n, keep->middle, c->act, y);
+    rmsnorm_forward(&p->norm2, n, keep->middle, keep->rstd2, c->normed1, y);
+    linear_group_forward(c->g, &p->gate_up, n, c->normed1, keep->gate_up);
+    swiglu_forward(n, d->ff, t, keep->gate_up, c->act);
+    linear_forward(c->g, &p->down, n, c->act, d->ff, 1.0f, t, y, d->hidden);
 }
 
+/* normed1 and normed2 hold the gradients by the norms' outputs until the norms turn
+ * them into the outputs themselves, for the weight gradients. */
 void block_backward_input(struct block_context *c, const struct block_params *p,
                           const struct block_keep *keep, const struct rows *rows,
-                          const float *x, const float *dy, float *dx)
+                          const void *x, const void *dy, void *dx)
 {
-    const struct attention_dims *d = &c->dims.attention;
+    const struct block_dims *d = &c->dims;
+    const struct attention_dims *a = &d->attention;
+    struct attention_input qkv = input_of(d, keep->qkv);
+    struct attention_gradient dqkv = gradient_of(d, c->dqkv);
+    enum dtype t = dtype_of(d);
     int n = rows->rows;
-    linear_backward_input(c->g, &p->down, n, dy, 0.0f, c->act);
-    swiglu_backward((int64_t)n * c->dims.ff, keep->gate, keep->up, c->act);
-    linear_backward_input(c->g, &p->gate, n, keep->gate, 0.0f, c->dnormed2);
-    linear_backward_input(c->g, &p->up, n, keep->up, 1.0f, c->dnormed2);
-    rmsnorm_backward_input(n, c->dims.hidden, c->dnormed2, keep->middle, p->norm2,
-                           keep->rstd2, dy, c->dmiddle);
+    linear_backward_input(c->g, &p->down, n, dy, d->hidden, 0.0f, c->act, d->ff);
+    swiglu_backward(n, d->ff, t, keep->gate_up, c->act);
+    linear_group_backward_input(c->g, &p->gate_up, n, keep->gate_up, c->normed2);
+    rmsnorm_backward(&p->norm2, n, c->normed2, keep->middle, keep->rstd2, dy,
+                     c->dmiddle, c->normed2, c->norm_sums);
 
-    linear_backward_input(c->g, &p->o, n, c->dmiddle, 0.0f, c->dq);
-    attention_backward(c->g, d, &c->attention, rows, keep->q, keep->k, keep->v,
-                       keep->heads, keep->lse, c->dq, c->dk, c->dv);
-    rope_backward(n, d->heads, d->head_dim, rows->position, c->cosine, c->sine, c->dq);
-    rope_backward(n, d->kv_heads, d->head_dim, rows->position, c->cosine, c->sine,
-                  c->dk);
-    linear_backward_input(c->g, &p->q, n, c->dq, 0.0f, c->dnormed1);
-    linear_backward_input(c->g, &p->k, n, c->dk, 1.0f, c->dnormed1);
-    linear_backward_input(c->g, &p->v, n, c->dv, 1.0f, c->dnormed1);
-    rmsnorm_backward_input(n, c->dims.hidden, c->dnormed1, x, p->norm1, keep->rstd1,
-                           c->dmiddle, dx);
+    linear_backward_input(c->g, &p->o, n, c->dmiddle, d->hidden, 0.0f, c->dheads,
+                          q_dim(d));
+    attention_backward(c->g, a, &c->attention, rows, &qkv, keep->heads, keep->lse,
+                       c->dheads, &dqkv);
+    rope_backward(n, a->heads + a->kv_heads, a->head_dim, rows->position, c->cosine,
+                  c->sine, t, c->dqkv, qkv_dim(d));
+    linear_group_backward_input(c->g, &p->qkv, n, c->dqkv, c->normed1);
+    rmsnorm_backward(&p->norm1, n, c->normed1, x, keep->rstd1, c->dmiddle, dx,
+                     c->normed1, c->norm_sums);
 }
 
 void block_backward_weight(struct block_context *c, const struct block_params *p,
                            const struct block_keep *keep, const struct rows *rows,
-                           const float *x, const float *dy)
+                           const void *dy)
 {
-    int n = rows->rows, hidden = c->dims.hidden;
-    linear_backward_weight(c->g, &p->down, n, dy, c->act);
-    rmsnorm_again(n, hidden, keep->middle, p->norm2, keep->rstd2, c->normed);
-    linear_backward_weight(c->g, &p->gate, n, keep->gate, c->normed);
-    linear_backward_weight(c->g, &p->up, n, keep->up, c->normed);
-    rmsnorm_backward_weight(n, hidden, c->dnormed2, keep->middle, keep->rstd2,
-                            p->dnorm2);
-
-    linear_backward_weight(c->g, &p->o, n, c->dmiddle, keep->heads);
-    rmsnorm_again(n, hidden, x, p->norm1, keep->rstd1, c->normed);
-    linear_backward_weight(c->g, &p->q, n, c->dq, c->normed);
-    linear_backward_weight(c->g, &p->k, n, c->dk, c->normed);
-    linear_backward_weight(c->g, &p->v, n, c->dv, c->normed);
-    rmsnorm_backward_weight(n, hidden, c->dnormed1, x, keep->rstd1, p->dnorm1);
+    const struct block_dims *d = &c->dims;
+    int n = rows->rows;
+    linear_backward_weight(c->g, &p->down, n, dy, d->hidden, c->act, d->ff);
+    linear_group_backward_weight(c->g, &p->gate_up, n, keep->gate_up, c->normed2);
+    linear_backward_weight(c->g, &p->o, n, c->dmiddle, d->hidden, keep->heads,
+                           q_dim(d));
+    linear_group_backward_weight(c->g, &p->qkv, n, c->dqkv, c->normed1);
 }

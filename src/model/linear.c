@@ -1,23 +1,132 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "src/model/linear.h"
 
+#include "src/model/element.h"
+#include "src/param/slab.h"
+
 void linear_forward(const struct gemm *g, const struct linear *l, int rows,
-                    const float *x, float beta, float *y)
+                    const void *x, int64_t x_stride, float beta, enum dtype to, void *y,
+                    int64_t y_stride)
 {
-    gemm_f32(g, GEMM_N, GEMM_T, rows, l->out, l->in, x, l->in, l->w, l->in, beta, y,
-             l->out);
+    if (l->dtype == DTYPE_F32)
+        gemm_f32(g, GEMM_N, GEMM_T, rows, l->out, l->in, x, x_stride, l->w, l->in, beta,
+                 y, y_stride);
+    else if (l->forward)
+        gemm_bf16_packed(g, rows, l->out, l->in, x, x_stride, l->forward, to, beta, y,
+                         y_stride);
+    else
+        gemm_bf16(g, GEMM_N, GEMM_T, rows, l->out, l->in, x, x_stride, l->w, l->in, to,
+                  beta, y, y_stride);
 }
 
 void linear_backward_input(const struct gemm *g, const struct linear *l, int rows,
-                           const float *dy, float beta, float *dx)
+                           const void *dy, int64_t dy_stride, float beta, void *dx,
+                           int64_t dx_stride)
 {
-    gemm_f32(g, GEMM_N, GEMM_N, rows, l->in, l->out, dy, l->out, l->w, l->in, beta, dx,
-             l->in);
+    if (l->dtype == DTYPE_F32)
+        gemm_f32(g, GEMM_N, GEMM_N, rows, l->in, l->out, dy, dy_stride, l->w, l->in,
+                 beta, dx, dx_stride);
+    else if (l->backward)
+        gemm_bf16_packed(g, rows, l->in, l->out, dy, dy_stride, l->backward, DTYPE_BF16,
+                         beta, dx, dx_stride);
+    else
+        gemm_bf16(g, GEMM_N, GEMM_N, rows, l->in, l->out, dy, dy_stride, l->w, l->in,
+                  DTYPE_BF16, beta, dx, dx_stride);
 }
 
 void linear_backward_weight(const struct gemm *g, const struct linear *l, int rows,
-                            const float *dy, const float *x)
+                            const void *dy, int64_t dy_stride, const void *x,
+                            int64_t x_stride)
 {
-    gemm_f32(g, GEMM_T, GEMM_N, l->out, l->in, rows, dy, l->out, x, l->in, 1.0f, l->dw,
-             l->in);
+    if (l->dtype == DTYPE_F32)
+        gemm_f32(g, GEMM_T, GEMM_N, l->out, l->in, rows, dy, dy_stride, x, x_stride,
+                 1.0f, l->dw, l->in);
+    else
+        gemm_bf16(g, GEMM_T, GEMM_N, l->out, l->in, rows, dy, dy_stride, x, x_stride,
+                  DTYPE_F32, 1.0f, l->dw, l->in);
+}
+
+struct linear_group linear_group_of(enum dtype dtype, int in, const int *out, int parts)
+{
+    struct linear_group group = {.in = in};
+    for (int i = 0; i < parts; i++) {
+        struct linear *last = group.parts ? &group.part[group.parts - 1] : NULL;
+        group.out += out[i];
+        if (last && slab_adjoins((int64_t)last->out * in))
+            last->out += out[i];
+        else
+            group.part[group.parts++] =
+                (struct linear){.in = in, .out = out[i], .dtype = dtype};
+    }
+    return group;
+}
+
+void linear_group_forward(const struct gemm *g, const struct linear_group *l, int rows,
+                          const void *x, void *y)
+{
+    for (int i = 0, at = 0; i < l->parts; at += l->part[i++].out) {
+        enum dtype t = l->part[i].dtype;
+        linear_forward(g, &l->part[i], rows, x, l->in, 0.0f, t, element_to(t, y, at),
+                       l->out);
+    }
+}
+
+void linear_group_backward_input(const struct gemm *g, const struct linear_group *l,
+                                 int rows, const void *dy, void *dx)
+{
+    for (int i = 0, at = 0; i < l->parts; at += l->part[i++].out)
+        linear_backward_input(g, &l->part[i], rows,
+                              element_at(l->part[i].dtype, dy, at), l->out,
+                              i == 0 ? 0.0f : 1.0f, dx, l->in);
+}
+
+void linear_group_backward_weight(const struct gemm *g, const struct linear_group *l,
+                                  int rows, const void *dy, const void *x)
+{
+    for (int i = 0, at = 0; i < l->parts; at += l->part[i++].out)
+        linear_backward_weight(g, &l->part[i], rows,
+                               element_at(l->part[i].dtype, dy, at), l->out, x, l->in);
+}
+
+void linear_pack_lay_out(struct linear *l, struct arena *a, const struct gemm *g,
+                         bool forward, bool backward)
+{
+    if (l->dtype == DTYPE_F32)
+        return;
+    if (forward)
+        l->forward_at = arena_take(a, gemm_packed_bytes(g, l->in, l->out), 1);
+    if (backward)
+        l->backward_at = arena_take(a, gemm_packed_bytes(g, l->out, l->in), 1);
+}
+
+int linear_pack_create(struct linear *l, struct gemm *g, struct err *err)
+{
+    if (l->forward_at)
+        l->forward = gemm_packed_create_at(g, l->in, l->out, l->forward_at, err);
+    if (l->backward_at)
+        l->backward = gemm_packed_create_at(g, l->out, l->in, l->backward_at, err);
+    bool failed = (l->forward_at && !l->forward) || (l->backward_at && !l->backward);
+    return failed ? -1 : 0;
+}
+
+void linear_pack_borrow(struct linear *l, const struct linear *from)
+{
+    l->forward = from->forward;
+    l->backward = from->backward;
+}
+
+void linear_pack_fill(struct linear *l)
+{
+    if (l->forward_at)
+        gemm_packed_fill(l->forward, GEMM_T, l->w, l->in);
+    if (l->backward_at)
+        gemm_packed_fill(l->backward, GEMM_N, l->w, l->in);
+}
+
+void linear_pack_destroy(struct linear *l)
+{
+    if (l->forward_at)
+        gemm_packed_destroy(l->forward);
+    if (l->backward_at)
+        gemm_packed_destroy(l->backward);
 }

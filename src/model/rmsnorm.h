@@ -6,24 +6,35 @@
  *     r = 1 / sqrt(mean_j x_j^2 + eps),  y_j = (x_j r) w_j
  * x, y [rows, D]; w [D]; r [rows]. Backward, with z_j = x_j r and g_j = dy_j w_j:
  *     dx_j = r (g_j - z_j mean_k(g_k z_k)),  dw_j = sum over rows of dy_j z_j
- * All use all threads. Local. */
+ * x, y, w and their gradients are of the norm's dtype, r and dw fp32. Each call passes
+ * over its rows once. All use all threads. Local. */
 
-/* Overwrites rstd with r and, unless y is NULL, y. */
-void rmsnorm_forward(int rows, int dim, const float *x, const float *w, float eps,
-                     float *rstd, float *y);
+#include <stdint.h>
 
-/* Overwrites y from a kept r. */
-void rmsnorm_again(int rows, int dim, const float *x, const float *w, const float *rstd,
-                   float *y);
+#include "src/base/dtype.h"
 
-/* dx = residual + the gradient through the norm. residual [rows, D] is what flows past
- * the norm, NULL for none; dx may be residual or dy. */
-void rmsnorm_backward_input(int rows, int dim, const float *dy, const float *x,
-                            const float *w, const float *rstd, const float *residual,
-                            float *dx);
+struct rmsnorm {
+    int dim;
+    enum dtype dtype;
+    float eps;
+    const void *w; /* [D], borrowed */
+    float *dw;     /* [D] gradient sum, borrowed; NULL if not training */
+};
 
-/* dw += the sum over rows, in blocks of 64 rows. */
-void rmsnorm_backward_weight(int rows, int dim, const float *dy, const float *x,
-                             const float *rstd, float *dw);
+/* Overwrites rstd with r, y and, unless NULL, copy [rows, D] with x: the start of the
+ * sum that goes on past the norm. */
+void rmsnorm_forward(const struct rmsnorm *n, int rows, const void *x, float *rstd,
+                     void *y, void *copy);
+
+/* Floats of scratch that rmsnorm_backward needs for up to max_rows rows. */
+int64_t rmsnorm_scratch_floats(int dim, int max_rows);
+
+/* dx = residual + the gradient through the norm; dw += the sum over rows, in blocks of
+ * 64 rows. residual [rows, D] is what flows past the norm, NULL for none; dx may be
+ * residual or dy. Overwrites y, unless NULL, with the norm's output from the kept r; y
+ * may be dy if that is not dx. */
+void rmsnorm_backward(const struct rmsnorm *n, int rows, const void *dy, const void *x,
+                      const float *rstd, const void *residual, void *dx, void *y,
+                      float *scratch);
 
 #endif

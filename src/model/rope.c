@@ -2,6 +2,7 @@
 #include "src/model/rope.h"
 
 #include "src/base/clones.h"
+#include "src/model/element.h"
 
 #include <math.h>
 #include <stdint.h>
@@ -34,40 +35,53 @@ void rope_table(int positions, int head_dim, double theta, float *cosine, float 
     }
 }
 
+ELEMENT_INLINE void turn_of(enum dtype t, int half, const float *restrict c,
+                            const float *restrict s, float sign, void *restrict a,
+                            void *restrict b)
+{
+    for (int i = 0; i < half; i++) {
+        float p = element_get(t, a, i), q = element_get(t, b, i), sine = sign * s[i];
+        element_put(t, a, i, p * c[i] - q * sine);
+        element_put(t, b, i, q * c[i] + p * sine);
+    }
+}
+
 /* One row; sign +1 turns forward, -1 back. */
-CLONES static void turn(int heads, int half, const float *restrict c,
-                        const float *restrict s, float sign, float *restrict x)
+CLONES static void turn(enum dtype t, int heads, int half, const float *c,
+                        const float *s, float sign, void *x)
 {
     for (int h = 0; h < heads; h++) {
-        float *restrict a = x + (int64_t)h * 2 * half, *restrict b = a + half;
-        for (int i = 0; i < half; i++) {
-            float p = a[i], q = b[i], sine = sign * s[i];
-            a[i] = p * c[i] - q * sine;
-            b[i] = q * c[i] + p * sine;
-        }
+        void *a = element_to(t, x, (int64_t)h * 2 * half), *b = element_to(t, a, half);
+        if (t == DTYPE_F32)
+            turn_of(DTYPE_F32, half, c, s, sign, a, b);
+        else
+            turn_of(DTYPE_BF16, half, c, s, sign, a, b);
     }
 }
 
 static void turn_rows(int rows, int heads, int head_dim, const int *position,
-                      const float *cosine, const float *sine, float sign, float *x)
+                      const float *cosine, const float *sine, float sign,
+                      enum dtype dtype, void *x, int64_t stride)
 {
     int half = head_dim / 2;
 #pragma omp parallel for schedule(static)
     for (int t = 0; t < rows; t++) {
         int64_t at = (int64_t)position[t] * half;
-        turn(heads, half, cosine + at, sine + at, sign,
-             x + (int64_t)t * heads * head_dim);
+        turn(dtype, heads, half, cosine + at, sine + at, sign,
+             element_to(dtype, x, t * stride));
     }
 }
 
 void rope_forward(int rows, int heads, int head_dim, const int *position,
-                  const float *cosine, const float *sine, float *x)
+                  const float *cosine, const float *sine, enum dtype dtype, void *x,
+                  int64_t stride)
 {
-    turn_rows(rows, heads, head_dim, position, cosine, sine, 1.0f, x);
+    turn_rows(rows, heads, head_dim, position, cosine, sine, 1.0f, dtype, x, stride);
 }
 
 void rope_backward(int rows, int heads, int head_dim, const int *position,
-                   const float *cosine, const float *sine, float *dx)
+                   const float *cosine, const float *sine, enum dtype dtype, void *dx,
+                   int64_t stride)
 {
-    turn_rows(rows, heads, head_dim, position, cosine, sine, -1.0f, dx);
+    turn_rows(rows, heads, head_dim, position, cosine, sine, -1.0f, dtype, dx, stride);
 }

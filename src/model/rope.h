@@ -10,15 +10,23 @@
  * to fp32 as transformers does: at far positions that is visible in the result. Local.
  */
 
+#include <stdint.h>
+
+#include "src/base/dtype.h"
+
 /* Fills cosine and sine, [positions, E/2] each. Uses all threads. */
 void rope_table(int positions, int head_dim, double theta, float *cosine, float *sine);
 
-/* Turns x [rows, heads E] in place, row t by position[t]. Uses all threads. */
+/* Turns the first `heads` heads of each row of x in place, row t by position[t]; row t
+ * begins at element t stride, of the dtype. So q and k of a fused row turn in one call.
+ * Uses all threads. */
 void rope_forward(int rows, int heads, int head_dim, const int *position,
-                  const float *cosine, const float *sine, float *x);
+                  const float *cosine, const float *sine, enum dtype dtype, void *x,
+                  int64_t stride);
 
-/* Turns dx [rows, heads E] back in place. */
+/* Turns dx back in place. */
 void rope_backward(int rows, int heads, int head_dim, const int *position,
-                   const float *cosine, const float *sine, float *dx);
+                   const float *cosine, const float *sine, enum dtype dtype, void *dx,
+                   int64_t stride);
 
 #endif

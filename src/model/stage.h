@@ -5,8 +5,15 @@
 /* One pipeline stage's part of the model: a range of layers, perhaps the embedding
  * before them, perhaps final norm, head and loss after them; forward and backward.
  *
+ * Weights, the residual stream and its gradient, and all activations are of the
+ * stage's dtype, fp32 or bf16; gradient sums and losses are fp32. bf16 rounds once
+ * where an operation ends: inside, and in every sum of a product, all is fp32. Only
+ * the factor of each row that a norm keeps, attention's log-sum-exp and the logits are
+ * never rounded.
+ *
  * Weights and gradient sums belong to the caller (see src/param/slab.h); a stage reads
- * the one and adds to the other. What the backward pass needs of the forward pass is
+ * the one and adds to the other. Products of bf16 read packed copies of the matrices
+ * where the stage keeps them. What the backward pass needs of the forward pass is
  * kept in a slot, one for each micro-batch in flight. All memory is taken at creation:
  * no call below allocates. All local; each uses all OpenMP threads, and its bits do not
  * depend on their number, on the slot, nor on how layers are split over stages.
@@ -17,12 +24,21 @@
 
 #include <stdint.h>
 
+#include "src/base/dtype.h"
 #include "src/gemm/gemm.h"
 #include "src/model/rows.h"
 #include "src/param/shape.h"
 #include "src/param/slab.h"
 
 struct stage;
+
+/* Packed copies of the matrices, for the forward products and for the input gradients;
+ * each has about the bytes of the matrices. fp32 has none. */
+enum stage_packing {
+    STAGE_PACK_BOTH, /* forward only stages: as STAGE_PACK_FORWARD */
+    STAGE_PACK_FORWARD,
+    STAGE_PACK_NONE
+};
 
 struct stage_spec {
     const struct model_shape *shape; /* copied */
@@ -32,17 +48,26 @@ struct stage_spec {
     int max_length; /* rows of the longest segment */
     int slots;      /* micro-batches in flight, >= 1 */
     bool training;  /* false: forward only, slots keep nothing (one is enough) */
+    enum dtype dtype;
+    enum stage_packing packing;
+    const struct stage *lender; /* NULL, or a stage of the same layers, weights and
+                                   dtype, whose packed copies are borrowed instead */
 };
 
-/* Bytes that stage_create will take. */
-int64_t stage_bytes(const struct stage_spec *spec);
+/* Bytes that stage_create will take, what gemm holds for its products apart. */
+int64_t stage_bytes(const struct stage_spec *spec, const struct gemm *gemm);
 
-/* weights and grads are the slab's arrays, borrowed; grads may be NULL if not training.
- * Owned; NULL with err set (no memory). */
+/* weights (of dtype) and grads are the slab's arrays, borrowed; grads may be NULL if
+ * not training. What gemm needs for the stage's products is prepared in it; it must
+ * outlive the stage. Owned; NULL with err set (no memory). */
 struct stage *stage_create(const struct stage_spec *spec, const struct slab *slab,
-                           const float *weights, float *grads, const struct gemm *gemm,
+                           const void *weights, float *grads, struct gemm *gemm,
                            struct err *err);
 void stage_destroy(struct stage *s); /* NULL is fine */
+
+/* Packs the matrices anew: after weights were written, before the next forward. A stage
+ * with a lender has nothing to do, the lender's call counts. */
+void stage_weights_changed(struct stage *s);
 
 /* Loss of the rows of a head stage. */
 struct stage_loss {
@@ -62,23 +87,23 @@ struct stage_loss {
  * added to the grads at once and that by the normed rows is kept in the slot. `in` must
  * stay unchanged until the slot's backward. */
 void stage_forward(struct stage *s, int slot, const struct rows *rows,
-                   const int32_t *ids, const float *in, float *out,
+                   const int32_t *ids, const void *in, void *out,
                    const struct stage_loss *loss);
 
 /* Runs the slot's micro-batch backward, adding to the grads. dout [rows, D] is the
  * gradient of out (NULL for a head stage); din [rows, D] that of in (NULL for an
  * embedding stage). */
-void stage_backward(struct stage *s, int slot, const float *dout, float *din);
+void stage_backward(struct stage *s, int slot, const void *dout, void *din);
 
-/* Logits [n, V] of rows [row, row + n) of a head stage's latest forward in this slot
- * (training stages keep them, forward-only ones until the next call). For tests and
- * sampling. */
+/* fp32 logits [n, V] of rows [row, row + n) of a head stage's latest forward in this
+ * slot (training stages keep them, forward-only ones until the next call). For tests
+ * and sampling. */
 void stage_logits(const struct stage *s, int slot, int row, int n, float *logits);
 
 /* Residual stream after layer `layer` of the model in the latest forward of the slot,
  * [rows, D], valid until the slot's next forward or backward; NULL if the stage does
  * not hold it or keeps none (not training). layer = first_layer + layers asks for the
  * final norm's output. */
-const float *stage_residual(const struct stage *s, int slot, int layer);
+const void *stage_residual(const struct stage *s, int slot, int layer);
 
 #endif

@@ -5,15 +5,16 @@
 /* SwiGLU's elementwise part (arXiv 2002.05202): with s = 1 / (1 + exp(-gate)),
  *     act = gate s up
  *     dgate = dact up s (1 + gate (1 - s)),  dup = dact gate s
- * All arrays have n elements. Both use all threads. Local. */
+ * gate_up [rows, 2 F]: each row F of gate, then F of up, as the fused product gives
+ * them; act [rows, F]; both dense, of the dtype. Both use all threads. Local. */
 
-#include <stdint.h>
+#include "src/base/dtype.h"
 
 /* Overwrites act. */
-void swiglu_forward(int64_t n, const float *gate, const float *up, float *act);
+void swiglu_forward(int rows, int ff, enum dtype dtype, const void *gate_up, void *act);
 
 /* In place, since nothing needs the inputs afterwards: gate becomes dgate, up becomes
  * dup, and dact becomes act, which the weight gradient of down_proj needs. */
-void swiglu_backward(int64_t n, float *gate, float *up, float *dact);
+void swiglu_backward(int rows, int ff, enum dtype dtype, void *gate_up, void *dact);
 
 #endif

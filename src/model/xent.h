@@ -6,19 +6,22 @@
  * exist at once. For row t with logits z = x_t W^T and target c:
  *     nll_t = log sum_j exp(z_j) - z_c,
  *     dz_j = scale (softmax(z)_j - [j = c]),  dx_t = dz W,  dW += dz^T x_t
- * Rows whose target is negative count for nothing: nll 0, dz 0. The chunk's length
- * depends on V alone. Uses all threads. Local. */
+ * Rows whose target is negative count for nothing: nll 0, dz 0. Logits and softmax are
+ * fp32; dz is of the head's dtype. A bf16 head gathers the dz of several chunks, since
+ * the products that follow are faster with many rows. The lengths depend on V alone.
+ * Uses all threads. Local. */
 
 #include <stdint.h>
 
 #include "src/model/linear.h"
 
-/* Elements of scratch that xent needs for up to max_rows rows. */
-int64_t xent_scratch_floats(int vocab, int max_rows);
+/* Bytes of scratch that xent needs for up to max_rows rows; training: with dx. */
+int64_t xent_scratch_bytes(enum dtype dtype, int vocab, int max_rows, bool training);
 
-/* x [rows, D]; head [V, D]; target [rows], each < V. Overwrites nll [rows], in nats,
- * and, unless NULL, dx [rows, D], then also adding to head->dw. */
-void xent(const struct gemm *g, const struct linear *head, int rows, const float *x,
-          const int32_t *target, float scale, float *scratch, double *nll, float *dx);
+/* x [rows, D]; head [V, D]; target [rows], each < V. scratch is aligned to 64 bytes.
+ * Overwrites nll [rows], in nats, and, unless NULL, dx [rows, D], then also adding to
+ * head->dw. */
+void xent(const struct gemm *g, const struct linear *head, int rows, const void *x,
+          const int32_t *target, float scale, void *scratch, double *nll, void *dx);
 
 #endif

@@ -2,6 +2,7 @@
 #include "src/optim/adamw.h"
 
 #include "src/base/clones.h"
+#include "src/optim/master.h"
 
 #include <math.h>
 
@@ -35,20 +36,46 @@ static struct factors factors_of(const struct adamw *a, int64_t t, double lr,
     };
 }
 
+/* One element; returns the new weight. */
+static inline __attribute__((always_inline)) float update(const struct factors *k,
+                                                          float w, float *restrict m,
+                                                          float *restrict v,
+                                                          float *restrict g)
+{
+    float grad = *g * k->grad;
+    float mean = *m + (grad - *m) * k->blend;
+    float square = *v * k->beta2 + k->square * grad * grad;
+    float denominator = sqrtf(square) / k->root + k->eps;
+    *m = mean;
+    *v = square;
+    *g = 0.0f;
+    return w * k->keep - k->step * mean / denominator;
+}
+
 CLONES static void update_part(const struct factors *f, int64_t n, float *restrict w,
                                float *restrict m, float *restrict v, float *restrict g)
 {
     const struct factors k = *f;
+    for (int64_t i = 0; i < n; i++)
+        w[i] = update(&k, w[i], &m[i], &v[i], &g[i]);
+}
+
+CLONES static void update_part_bf16(const struct factors *f, int64_t n,
+                                    uint16_t *restrict w, int16_t *restrict rest,
+                                    float *restrict m, float *restrict v,
+                                    float *restrict g)
+{
+    const struct factors k = *f;
     for (int64_t i = 0; i < n; i++) {
-        float grad = g[i] * k.grad;
-        float mean = m[i] + (grad - m[i]) * k.blend;
-        float square = v[i] * k.beta2 + k.square * grad * grad;
-        float denominator = sqrtf(square) / k.root + k.eps;
-        w[i] = w[i] * k.keep - k.step * mean / denominator;
-        m[i] = mean;
-        v[i] = square;
-        g[i] = 0.0f;
+        float master = update(&k, master_join(w[i], rest[i]), &m[i], &v[i], &g[i]);
+        w[i] = master_weight(master);
+        rest[i] = master_rest(master);
     }
+}
+
+static int64_t part_at(int64_t n, int64_t begin)
+{
+    return n - begin < PART ? n - begin : PART;
 }
 
 void adamw_update(const struct adamw *a, int64_t t, double lr, bool decay,
@@ -56,9 +83,18 @@ void adamw_update(const struct adamw *a, int64_t t, double lr, bool decay,
 {
     struct factors f = factors_of(a, t, lr, decay, grad_scale);
 #pragma omp parallel for schedule(static) if (n > PART)
-    for (int64_t begin = 0; begin < n; begin += PART)
-        update_part(&f, n - begin < PART ? n - begin : PART, w + begin, m + begin,
-                    v + begin, g + begin);
+    for (int64_t at = 0; at < n; at += PART)
+        update_part(&f, part_at(n, at), w + at, m + at, v + at, g + at);
+}
+
+void adamw_update_bf16(const struct adamw *a, int64_t t, double lr, bool decay,
+                       double grad_scale, int64_t n, uint16_t *w, int16_t *rest,
+                       float *m, float *v, float *g)
+{
+    struct factors f = factors_of(a, t, lr, decay, grad_scale);
+#pragma omp parallel for schedule(static) if (n > PART)
+    for (int64_t at = 0; at < n; at += PART)
+        update_part_bf16(&f, part_at(n, at), w + at, rest + at, m + at, v + at, g + at);
 }
 
 CLONES static double sum_block(int64_t n, const float *x)

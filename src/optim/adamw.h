@@ -25,6 +25,13 @@ struct adamw {
 void adamw_update(const struct adamw *a, int64_t t, double lr, bool decay,
                   double grad_scale, int64_t n, float *w, float *m, float *v, float *g);
 
+/* The same on bf16 weights: the fp32 master of src/optim/master.h is read from w and
+ * rest, updated with the bits that adamw_update would give, and written back as both.
+ * 32 bytes an element pass through memory, once, as in fp32. */
+void adamw_update_bf16(const struct adamw *a, int64_t t, double lr, bool decay,
+                       double grad_scale, int64_t n, uint16_t *w, int16_t *rest,
+                       float *m, float *v, float *g);
+
 /* Sum of squares of x[n] in double: blocks of 4,096 elements in order, each summed in
  * 16 lanes; bits depend on n only. */
 double sum_of_squares(int64_t n, const float *x);

@@ -76,3 +76,8 @@ const struct slab_entry *slab_find(const struct slab *slab, enum tensor_role r,
     }
     return NULL;
 }
+
+bool slab_adjoins(int64_t elements)
+{
+    return elements % ALIGN_ELEMENTS == 0;
+}

@@ -14,6 +14,9 @@
  * embedding (then weight_at is that of the embedding). The optimizer adds the two
  * gradient sums, embedding + head, at every pipeline size. Pure, local. */
 
+#include <stdbool.h>
+#include <stdint.h>
+
 #include "src/param/table.h"
 
 struct slab_entry {
@@ -38,5 +41,9 @@ void slab_fini(struct slab *slab);
  * for the head's entry of a tied model. */
 const struct slab_entry *slab_find(const struct slab *slab, enum tensor_role r,
                                    int layer, bool tied_head);
+
+/* Whether a tensor of so many elements ends where the next one starts, in both arrays:
+ * without a gap between them. */
+bool slab_adjoins(int64_t elements);
 
 #endif

@@ -4,22 +4,17 @@
 #include "mpi/runner.h"
 #include "src/base/check.h"
 #include "src/base/mem.h"
-#include "src/model/stage.h"
 #include "src/param/split.h"
 
 #include <stdio.h>
 #include <string.h>
-
-/* A forward pass over the pipeline takes this many micro-batches at most, so that the
- * bubble of p - 1 is small beside them and short evaluations waste little. */
-enum { FORWARD_MICRO_BATCHES = 16 };
 
 /* One use of the stage's weights: a schedule, its runner, the model's memory for it. */
 struct flow {
     struct schedule schedule;
     struct stage *stage;
     struct runner *runner;
-    int64_t *floats;  /* [micro_batches] of a message */
+    int64_t *bytes;   /* [micro_batches] of a message */
     float grad_scale; /* of the pass in progress */
     const struct batch *batches;
     double *nll;
@@ -31,10 +26,14 @@ struct engine {
     int *split;
     int first_layer, batch, seq_len;
     struct slab slab;
-    float *weights, *grads;
+    enum dtype dtype;
+    enum stage_packing packing;
+    void *weights; /* of dtype */
+    float *grads;
     struct zero *zero;
     struct flow train, forward;
-    struct batch *forward_batch; /* [FORWARD_MICRO_BATCHES] */
+    const struct engine_watch *watch; /* borrowed, or NULL */
+    struct batch *forward_batch;      /* [ENGINE_FORWARD_MICRO_BATCHES] */
     double *forward_nll;
     int64_t bytes;
 };
@@ -83,8 +82,26 @@ struct call {
     struct flow *flow;
 };
 
-static void forward_call(void *context, int micro_batch, int slot, const float *in,
-                         float *out)
+/* Hands to the watch what a forward call left. `out`: the last layer's, without head.
+ */
+static void show(const struct engine *e, const struct flow *f, int micro_batch,
+                 int slot, const void *out, const struct stage_loss *loss)
+{
+    const struct batch *b = &f->batches[micro_batch];
+    int layers = e->split[e->grid.stage], end = e->first_layer + layers;
+    int64_t n = (int64_t)b->rows.rows * e->shape.hidden;
+    for (int l = e->first_layer; l < end + (loss ? 1 : 0); l++) {
+        const void *x = stage_residual(f->stage, slot, l);
+        if (l == end - 1 && !loss)
+            x = out;
+        e->watch->stream(e->watch->context, micro_batch, l, n, x);
+    }
+    if (loss)
+        e->watch->loss(e->watch->context, micro_batch, b->rows.segments, loss->nll);
+}
+
+static void forward_call(void *context, int micro_batch, int slot, const void *in,
+                         void *out)
 {
     struct call *call = context;
     struct engine *e = call->engine;
@@ -95,20 +112,29 @@ static void forward_call(void *context, int micro_batch, int slot, const float *
     struct stage_loss loss = {.target = b->target,
                               .grad_scale = f->grad_scale,
                               .nll = f->nll + (int64_t)micro_batch * e->batch};
+    const struct stage_loss *wanted = has_head(e) ? &loss : NULL;
     stage_forward(f->stage, slot, &b->rows, has_embed(e) ? b->ids : NULL, in, out,
-                  has_head(e) ? &loss : NULL);
+                  wanted);
+    if (e->watch && f == &e->train)
+        show(e, f, micro_batch, slot, out, wanted);
 }
 
-static void backward_call(void *context, int micro_batch, int slot, const float *dout,
-                          float *din)
+static void backward_call(void *context, int micro_batch, int slot, const void *dout,
+                          void *din)
 {
     struct call *call = context;
     if (call->flow->batches[micro_batch].rows.rows > 0)
         stage_backward(call->flow->stage, slot, dout, din);
 }
 
+/* Of the residual stream and its gradient, as they travel between stages. */
+static int64_t row_bytes(const struct engine *e)
+{
+    return e->shape.hidden * (int64_t)dtype_bytes(e->dtype);
+}
+
 static int flow_init(struct engine *e, struct flow *f, enum schedule_kind kind,
-                     int micro_batches, const struct gemm *gemm, struct err *err)
+                     int micro_batches, struct gemm *gemm, struct err *err)
 {
     if (schedule_init(&f->schedule, kind, e->grid.pipeline, micro_batches, err) ||
         schedule_check(&f->schedule, err))
@@ -122,17 +148,20 @@ static int flow_init(struct engine *e, struct flow *f, enum schedule_kind kind,
                               .max_rows = e->batch * e->seq_len,
                               .max_length = e->seq_len,
                               .slots = f->schedule.slots[e->grid.stage],
-                              .training = training};
+                              .training = training,
+                              .dtype = e->dtype,
+                              .packing = e->packing,
+                              .lender = training ? NULL : e->train.stage};
     f->stage = stage_create(&spec, &e->slab, e->weights, training ? e->grads : NULL,
                             gemm, err);
     if (!f->stage)
         return -1;
-    int64_t floats = (int64_t)spec.max_rows * e->shape.hidden;
-    f->runner = runner_create(&e->grid, &f->schedule, floats, err);
-    f->floats = mem_array(micro_batches, sizeof *f->floats, err);
-    if (!f->runner || !f->floats)
+    int64_t bytes = row_bytes(e) * spec.max_rows;
+    f->runner = runner_create(&e->grid, &f->schedule, bytes, err);
+    f->bytes = mem_array(micro_batches, sizeof *f->bytes, err);
+    if (!f->runner || !f->bytes)
         return -1;
-    e->bytes += stage_bytes(&spec) + runner_bytes(&e->grid, &f->schedule, floats);
+    e->bytes += stage_bytes(&spec, gemm) + runner_bytes(&e->grid, &f->schedule, bytes);
     return 0;
 }
 
@@ -141,7 +170,7 @@ static void flow_fini(struct flow *f)
     stage_destroy(f->stage);
     runner_destroy(f->runner);
     schedule_fini(&f->schedule);
-    mem_free(f->floats);
+    mem_free(f->bytes);
 }
 
 static int split_init(struct engine *e, const struct engine_spec *spec, struct err *err)
@@ -167,8 +196,9 @@ static int weights_init(struct engine *e, bool training, struct err *err)
     if (slab_init(&e->slab, &e->shape, e->first_layer, e->split[e->grid.stage],
                   has_embed(e), has_head(e), err))
         return -1;
-    e->weights = mem_array(e->slab.weights, sizeof *e->weights, err);
-    e->bytes += e->slab.weights * (int64_t)sizeof *e->weights;
+    size_t size = dtype_bytes(e->dtype);
+    e->weights = mem_array(e->slab.weights, size, err);
+    e->bytes += e->slab.weights * (int64_t)size;
     if (!e->weights)
         return -1;
     if (!training)
@@ -179,12 +209,12 @@ static int weights_init(struct engine *e, bool training, struct err *err)
 }
 
 static int flows_init(struct engine *e, const struct engine_spec *spec,
-                      const struct gemm *gemm, struct err *err)
+                      struct gemm *gemm, struct err *err)
 {
     if (spec->training &&
         flow_init(e, &e->train, spec->schedule, spec->micro_batches, gemm, err))
         return -1;
-    int n = FORWARD_MICRO_BATCHES;
+    int n = ENGINE_FORWARD_MICRO_BATCHES;
     if (flow_init(e, &e->forward, SCHEDULE_FORWARD, n, gemm, err))
         return -1;
     e->forward_batch = mem_array(n, sizeof *e->forward_batch, err);
@@ -198,7 +228,7 @@ static int flows_init(struct engine *e, const struct engine_spec *spec,
 }
 
 struct engine *engine_create(struct comm *world, const struct engine_spec *spec,
-                             const struct gemm *gemm, struct err *err)
+                             struct gemm *gemm, struct err *err)
 {
     struct engine *e = mem_array(1, sizeof *e, err);
     if (comm_agree(world, !e, err)) {
@@ -206,6 +236,8 @@ struct engine *engine_create(struct comm *world, const struct engine_spec *spec,
         return NULL;
     }
     e->shape = spec->shape;
+    e->dtype = spec->dtype;
+    e->packing = spec->packing;
     e->batch = spec->batch;
     e->seq_len = spec->seq_len;
     if (grid_init(&e->grid, world, spec->pipeline, spec->data, err)) {
@@ -216,11 +248,13 @@ struct engine *engine_create(struct comm *world, const struct engine_spec *spec,
                  flows_init(e, spec, gemm, err);
     if (comm_agree(world, failed, err))
         goto fail;
-    e->zero = zero_create(&e->grid, &e->slab, &e->shape, e->weights, e->grads, err);
+    e->zero =
+        zero_create(&e->grid, &e->slab, &e->shape, e->dtype, e->weights, e->grads, err);
     if (!e->zero)
         goto fail;
     if (spec->training)
-        e->bytes += zero_bytes(&e->slab, &e->shape, e->grid.data, e->grid.replica);
+        e->bytes +=
+            zero_bytes(&e->slab, &e->shape, e->dtype, e->grid.data, e->grid.replica);
     return e;
 fail:
     engine_destroy(e);
@@ -234,7 +268,7 @@ void engine_destroy(struct engine *e)
     zero_destroy(e->zero);
     flow_fini(&e->train);
     flow_fini(&e->forward);
-    for (int i = 0; e->forward_batch && i < FORWARD_MICRO_BATCHES; i++)
+    for (int i = 0; e->forward_batch && i < ENGINE_FORWARD_MICRO_BATCHES; i++)
         batch_fini(&e->forward_batch[i]);
     mem_free(e->forward_batch);
     mem_free(e->forward_nll);
@@ -271,14 +305,24 @@ const struct slab *engine_slab(const struct engine *e)
     return &e->slab;
 }
 
-float *engine_weights(struct engine *e)
+const float *engine_grads(const struct engine *e)
 {
-    return e->weights;
+    return e->grads;
+}
+
+enum dtype engine_dtype(const struct engine *e)
+{
+    return e->dtype;
 }
 
 int64_t engine_bytes(const struct engine *e)
 {
     return e->bytes;
+}
+
+void engine_set_watch(struct engine *e, const struct engine_watch *watch)
+{
+    e->watch = watch;
 }
 
 static void flow_run(struct engine *e, struct flow *f, const struct batch *batches,
@@ -288,11 +332,11 @@ static void flow_run(struct engine *e, struct flow *f, const struct batch *batch
     f->grad_scale = grad_scale;
     f->nll = nll;
     for (int i = 0; i < f->schedule.micro_batches; i++)
-        f->floats[i] = (int64_t)batches[i].rows.rows * e->shape.hidden;
+        f->bytes[i] = batches[i].rows.rows * row_bytes(e);
     struct call call = {.engine = e, .flow = f};
     struct runner_calls calls = {
         .context = &call, .forward = forward_call, .backward = backward_call};
-    runner_run(f->runner, &calls, f->floats, wait_s);
+    runner_run(f->runner, &calls, f->bytes, wait_s);
 }
 
 void engine_pass(struct engine *e, const struct batch *batches, int64_t counted,
@@ -306,10 +350,10 @@ void engine_pass(struct engine *e, const struct batch *batches, int64_t counted,
 void engine_forward(struct engine *e, int n, const int *length, const int32_t *tokens,
                     double *nll)
 {
-    int per_pass = FORWARD_MICRO_BATCHES * e->batch;
+    int per_pass = ENGINE_FORWARD_MICRO_BATCHES * e->batch;
     for (int done = 0; done < n; done += per_pass) {
         int here = n - done < per_pass ? n - done : per_pass;
-        for (int i = 0; i < FORWARD_MICRO_BATCHES; i++) {
+        for (int i = 0; i < ENGINE_FORWARD_MICRO_BATCHES; i++) {
             int first = i * e->batch, left = here - first;
             int windows = left < 0 ? 0 : left < e->batch ? left : e->batch;
             int64_t at = (int64_t)done + (windows ? first : 0);
@@ -323,7 +367,26 @@ void engine_forward(struct engine *e, int n, const int *length, const int32_t *t
     }
 }
 
+static void weights_changed(struct engine *e)
+{
+    if (e->train.stage)
+        stage_weights_changed(e->train.stage);
+    stage_weights_changed(e->forward.stage);
+}
+
+void engine_publish(struct engine *e)
+{
+    zero_publish(e->zero);
+    weights_changed(e);
+}
+
 void engine_update(struct engine *e, struct zero_step *step)
 {
     zero_update(e->zero, step);
+    weights_changed(e);
+}
+
+void engine_discard(struct engine *e)
+{
+    zero_discard(e->zero);
 }

@@ -12,10 +12,16 @@
 #include "mpi/grid.h"
 #include "mpi/schedule.h"
 #include "mpi/zero.h"
+#include "src/base/dtype.h"
 #include "src/gemm/gemm.h"
+#include "src/model/stage.h"
 #include "src/objective/pretrain.h"
 #include "src/param/shape.h"
 #include "src/param/slab.h"
+
+/* A forward pass over the pipeline takes this many micro-batches at most, so that the
+ * bubble of p - 1 is small beside them and short evaluations waste little. */
+enum { ENGINE_FORWARD_MICRO_BATCHES = 16 };
 
 struct engine_spec {
     struct model_shape shape;
@@ -25,6 +31,8 @@ struct engine_spec {
     int seq_len, batch;          /* windows of a micro-batch, inputs of a window */
     int micro_batches;           /* of one pass, a replica */
     enum schedule_kind schedule; /* of a training step */
+    enum dtype dtype;            /* of weights and activations: F32 or BF16 */
+    enum stage_packing packing;  /* of bf16 weights */
     bool training; /* else forward passes only: no gradients, no optimizer */
 };
 
@@ -38,7 +46,7 @@ struct gemm *engine_gemm(struct comm *world, struct err *err);
  * every rank with err set (ERR_USAGE for a grid or split that does not fit).
  * Collective. */
 struct engine *engine_create(struct comm *world, const struct engine_spec *spec,
-                             const struct gemm *gemm, struct err *err);
+                             struct gemm *gemm, struct err *err);
 void engine_destroy(struct engine *e); /* NULL is fine. Collective. */
 
 const struct grid *engine_grid(const struct engine *e);
@@ -46,8 +54,23 @@ const struct model_shape *engine_shape(const struct engine *e);
 const int *engine_split(const struct engine *e); /* [pipeline] layers of each stage */
 struct zero *engine_zero(struct engine *e);
 const struct slab *engine_slab(const struct engine *e);
-float *engine_weights(struct engine *e);      /* this stage's, as the slab says */
+const float *engine_grads(const struct engine *e); /* as the slab says; NULL: none */
+enum dtype engine_dtype(const struct engine *e);
 int64_t engine_bytes(const struct engine *e); /* memory taken on this rank */
+
+/* After zero_put: owned weights go to all who use them. Collective over world. */
+void engine_publish(struct engine *e);
+
+/* A look at what the forward calls of training passes compute: the residual stream
+ * behind layer `layer` of the model, n values of the engine's dtype (layer = layers:
+ * the final norm's output), in order; then each segment's loss on the last stage. NULL:
+ * no look. Costs nothing when not set. */
+struct engine_watch {
+    void *context;
+    void (*stream)(void *context, int micro_batch, int layer, int64_t n, const void *x);
+    void (*loss)(void *context, int micro_batch, int segments, const double *nll);
+};
+void engine_set_watch(struct engine *e, const struct engine_watch *watch);
 
 /* One pass of a training step over this replica's micro-batches: adds to the gradients.
  * targets: `batches` [micro_batches], the same on all stages of a pipeline. counted:
@@ -65,5 +88,8 @@ void engine_forward(struct engine *e, int n, const int *length, const int32_t *t
 
 /* The optimizer's step; see mpi/zero.h. Collective over world. */
 void engine_update(struct engine *e, struct zero_step *step);
+
+/* Drops the gradients of the pass instead. Local. */
+void engine_discard(struct engine *e);
 
 #endif

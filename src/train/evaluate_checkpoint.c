@@ -3,6 +3,7 @@
 
 #include "src/base/clock.h"
 #include "src/base/progress.h"
+#include "src/gemm/bf16.h"
 #include "src/train/data.h"
 #include "src/train/weights.h"
 
@@ -10,6 +11,7 @@ enum { SEQ_LEN_MAX_DEFAULT = 2048 };
 
 struct evaluator {
     struct comm *world;
+    const struct log *log;
     const struct evaluate_options *o;
     struct ckpt *ckpt;
     struct token_set *set;
@@ -47,10 +49,14 @@ static int build(struct evaluator *v, struct err *err)
     struct engine_spec spec = {.shape = *shape,
                                .pipeline = v->o->pipeline,
                                .seq_len = v->seq_len,
-                               .batch = v->o->batch};
+                               .batch = v->o->batch,
+                               .dtype = v->o->dtype};
     v->gemm = engine_gemm(v->world, err);
     if (!v->gemm)
         return -1;
+    if (v->o->dtype == DTYPE_BF16 && !gemm_bf16_fast(v->gemm))
+        log_warning(v->log, "bf16 by %s is slower than fp32 here",
+                    gemm_bf16_name(v->gemm));
     v->engine = engine_create(v->world, &spec, v->gemm, err);
     if (!v->engine)
         return -1;
@@ -69,7 +75,7 @@ int evaluate_checkpoint(struct comm *world, const struct log *log,
                         const struct evaluate_options *o,
                         struct evaluate_report *report, struct err *err)
 {
-    struct evaluator v = {.world = world, .o = o};
+    struct evaluator v = {.world = world, .log = log, .o = o};
     double start_s = clock_s();
     *report = (struct evaluate_report){0};
     int failed = open_inputs(&v, err) || build(&v, err);

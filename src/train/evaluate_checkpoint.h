@@ -9,10 +9,11 @@
 
 struct evaluate_options {
     const char *checkpoint, *tokens;
-    int seq_len;   /* inputs of a window; 0: the model's max positions, at most 2,048 */
-    int pipeline;  /* data = ranks / pipeline */
-    int batch;     /* windows of a micro-batch */
-    int64_t limit; /* windows, 0: all */
+    int seq_len;  /* inputs of a window; 0: the model's max positions, at most 2,048 */
+    int pipeline; /* data = ranks / pipeline */
+    int batch;    /* windows of a micro-batch */
+    enum dtype dtype; /* to compute in: F32 or BF16 */
+    int64_t limit;    /* windows, 0: all */
 };
 
 struct evaluate_report {

@@ -56,9 +56,15 @@ int metrics_open(struct metrics *m, const char *path, int64_t step, struct err *
     return 0;
 }
 
-int metrics_write(struct metrics *m, const struct json *line, struct err *err)
+struct json *metrics_line(struct metrics *m)
 {
-    if (fprintf(m->file, "%s\n", line->text) < 0 || fflush(m->file))
+    json_clear(&m->line);
+    return &m->line;
+}
+
+int metrics_write(struct metrics *m, struct err *err)
+{
+    if (fprintf(m->file, "%s\n", m->line.text) < 0 || fflush(m->file))
         return err_set_errno(err, 0, "%s: cannot write", m->path);
     return 0;
 }
@@ -67,6 +73,7 @@ void metrics_close(struct metrics *m)
 {
     if (m->file)
         fclose(m->file);
+    json_fini(&m->line);
     free(m->path);
     *m = (struct metrics){0};
 }

@@ -2,6 +2,7 @@
 #include "src/train/save.h"
 
 #include "src/base/clock.h"
+#include "src/base/mem.h"
 #include "src/train/checkpoints.h"
 #include "src/train/weights.h"
 
@@ -21,6 +22,8 @@ static void describe(struct ckpt_info *info, const struct engine *e,
     info->samples = at->samples;
     info->tokens = at->tokens;
     info->adam_t = at->adam_t;
+    info->skipped = at->skipped;
+    info->skipped_in_a_row = at->skipped_in_a_row;
 }
 
 static int tidy(const char *dir, const struct position *at, const struct run *run,
@@ -34,35 +37,52 @@ static int tidy(const char *dir, const struct position *at, const struct run *ru
     return comm_agree(world, failed, err);
 }
 
+/* Writes the checkpoint folder `path`, which may be NULL with err set. */
+static int write(struct engine *e, const char *path, struct ckpt_info *info,
+                 const struct position *at, struct err *err)
+{
+    struct comm *world = engine_grid(e)->world;
+    describe(info, e, at);
+    if (comm_agree(world, !path, err))
+        return -1;
+    struct ckpt_writer *w = ckpt_create(world, path, true, true, info, err);
+    if (!w)
+        return -1;
+    if (comm_agree(world, weights_save(e, w, err), err)) {
+        ckpt_abort(w);
+        return -1;
+    }
+    return ckpt_commit(w, err);
+}
+
 int save_state(struct engine *e, const char *dir, struct ckpt_info *info,
                const struct position *at, const struct run *run, const struct log *log,
                struct err *err)
 {
-    struct comm *world = engine_grid(e)->world;
     double start_s = clock_s();
-    describe(info, e, at);
     char *path = checkpoints_path(dir, at->step, err);
-    if (comm_agree(world, !path, err)) {
-        free(path);
-        return -1;
-    }
-    struct ckpt_writer *w = ckpt_create(world, path, true, true, info, err);
-    int failed = !w;
-    if (w) {
-        failed = comm_agree(world, weights_save(e, w, err), err);
-        if (failed)
-            ckpt_abort(w);
-        else
-            failed = ckpt_commit(w, err);
-    }
-    if (!failed)
-        failed = tidy(dir, at, run, world, err);
+    int failed =
+        write(e, path, info, at, err) || tidy(dir, at, run, engine_grid(e)->world, err);
     if (!failed) {
         double bytes = 12.0 * (double)table_elements(engine_shape(e));
         double spent_s = clock_s() - start_s;
         log_line(log, "saved %s: %.3f GB in %.2f s, %.2f GB/s", path, bytes * 1e-9,
                  spent_s, bytes * 1e-9 / spent_s);
     }
+    free(path);
+    return failed ? -1 : 0;
+}
+
+int save_nonfinite(struct engine *e, const char *dir, struct ckpt_info *info,
+                   const struct position *at, const struct log *log, struct err *err)
+{
+    char *step = checkpoints_path(dir, at->step, err);
+    char *path = step ? mem_printf(err, "%s-nonfinite", step) : NULL;
+    int failed = write(e, path, info, at, err);
+    if (!failed)
+        log_line(log, "saved %s, the weights before the updates that were skipped",
+                 path);
+    free(step);
     free(path);
     return failed ? -1 : 0;
 }

@@ -13,6 +13,7 @@
 /* Where the run stands: all that is not weights or moments. */
 struct position {
     int64_t step, samples, tokens, adam_t;
+    int64_t skipped, skipped_in_a_row; /* updates dropped: in all, up to here */
 };
 
 /* Saves into DIR/step-%08d. info carries what start_record put there; its numbers are
@@ -21,5 +22,10 @@ struct position {
 int save_state(struct engine *e, const char *dir, struct ckpt_info *info,
                const struct position *at, const struct run *run, const struct log *log,
                struct err *err);
+
+/* The same into DIR/step-%08d-nonfinite, which is no checkpoint of the run: `latest`
+ * and the others stay. For the state that a run was given up with. */
+int save_nonfinite(struct engine *e, const char *dir, struct ckpt_info *info,
+                   const struct position *at, const struct log *log, struct err *err);
 
 #endif

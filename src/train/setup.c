@@ -4,6 +4,7 @@
 #include "src/base/file.h"
 #include "src/base/mem.h"
 #include "src/train/checkpoints.h"
+#include "src/train/precision.h"
 #include "src/train/weights.h"
 
 #include <inttypes.h>
@@ -89,6 +90,12 @@ static void tokenizer_of(const struct trainer *t, char *hex, size_t size)
     ckpt_tokenizer_hash(&t->start.info, hex, size);
 }
 
+/* What multiplies in this run. */
+static const char *products(const struct trainer *t)
+{
+    return precision_gemm(precision_of(&t->run), t->gemm);
+}
+
 static int open_valid(struct trainer *t, const char *tokenizer, struct err *err)
 {
     int n = t->run.data.valid_sets;
@@ -119,7 +126,7 @@ static int setup_data(struct trainer *t, struct err *err)
     if (!t->data || open_valid(t, tokenizer, err))
         return -1;
     int failed = 0;
-    const char *gemm = gemm_name(t->gemm), *data = data_identity(t->data);
+    const char *gemm = products(t), *data = data_identity(t->data);
     if (t->start.resumed)
         failed = start_check(&t->start, data, gemm, err);
     return failed || start_record(&t->start, data, gemm, err) ? -1 : 0;
@@ -169,6 +176,7 @@ static int setup_engine(struct trainer *t, struct err *err)
         .batch = r->train.micro_batch,
         .micro_batches = t->micro_batches,
         .schedule = r->parallel.schedule == RUN_GPIPE ? SCHEDULE_GPIPE : SCHEDULE_1F1B,
+        .dtype = precision_of(r),
         .training = true};
     t->engine = engine_create(t->world, &spec, t->gemm, err);
     if (!t->engine)
@@ -190,7 +198,7 @@ static int load(struct trainer *t, struct err *err)
         if (field)
             return err_set(err, ERR_INPUT, "%s: has another %s than the run", s->path,
                            field);
-        if (start_check(s, data_identity(t->data), gemm_name(t->gemm), err))
+        if (start_check(s, data_identity(t->data), products(t), err))
             return -1;
     }
     if (s->resumed) {
@@ -198,7 +206,9 @@ static int load(struct trainer *t, struct err *err)
         t->at = (struct position){.step = info->step,
                                   .samples = info->samples,
                                   .tokens = info->tokens,
-                                  .adam_t = info->adam_t};
+                                  .adam_t = info->adam_t,
+                                  .skipped = info->skipped,
+                                  .skipped_in_a_row = info->skipped_in_a_row};
         t->saved_step = info->step;
     }
     return 0;
@@ -244,8 +254,9 @@ static void log_setup(const struct trainer *t)
         log_line(t->log, "layers: %s of %s", t->start.info.layers,
                  t->start.info.source);
     log_line(t->log,
-             "ranks: pipeline %d x data %d, layers %s, %d threads a rank; fp32 by %s",
-             g->pipeline, g->data, split, omp_get_max_threads(), gemm_name(t->gemm));
+             "ranks: pipeline %d x data %d, layers %s, %d threads a rank; %s by %s",
+             g->pipeline, g->data, split, omp_get_max_threads(),
+             precision_name(precision_of(r)), products(t));
     log_line(t->log, "memory: %.3f GB on the fullest rank, as planned",
              (double)bytes * 1e-9);
     double samples = (double)(t->steps * r->train.global_batch);
@@ -275,7 +286,7 @@ int trainer_setup(struct trainer *t, const char *path, const char *const *sets,
     if (read_run(t, path, sets, sets_n, err) || setup_folder(t, err))
         return -1;
     t->gemm = engine_gemm(t->world, err);
-    if (!t->gemm ||
+    if (!t->gemm || precision_check(&t->run, t->gemm, err) ||
         start_init(&t->start, t->world, t->log, &t->run, t->checkpoints, err) ||
         setup_data(t, err) || setup_engine(t, err) || load(t, err) ||
         describe_folder(t, err) || open_metrics(t, err))

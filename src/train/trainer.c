@@ -3,6 +3,7 @@
 
 #include "src/base/clock.h"
 #include "src/train/evaluate.h"
+#include "src/train/nonfinite.h"
 #include "src/train/setup.h"
 #include "src/train/stop.h"
 
@@ -58,8 +59,9 @@ static double step_loss(struct trainer *t, int64_t counted)
     return sum / (double)counted;
 }
 
-static int step_compute(struct trainer *t, int64_t counted, double *loss,
-                        struct zero_step *z, struct err *err)
+/* Loss, and update or, with NaN or Inf in loss or gradient, none; all ranks agree. */
+static void step_compute(struct trainer *t, int64_t counted, double *loss,
+                         struct zero_step *z)
 {
     const struct grid *g = engine_grid(t->engine);
     const struct run *r = &t->run;
@@ -69,26 +71,68 @@ static int step_compute(struct trainer *t, int64_t counted, double *loss,
     engine_pass(t->engine, t->batches, counted, t->nll + g->replica * per_replica,
                 &wait_s);
     *loss = step_loss(t, counted);
-    if (!isfinite(*loss))
-        return err_set(err, ERR_NUMERIC,
-                       "step %" PRId64
-                       ": the loss is %g; the weights are those of step "
-                       "%" PRId64 ", checkpoints stay as they are",
-                       t->at.step + 1, *loss, t->at.step);
+    if (isnan(*loss))
+        *loss = NAN; /* without a sign that would be printed */
     *z = (struct zero_step){.adamw = {.beta1 = r->optim.beta1,
                                       .beta2 = r->optim.beta2,
                                       .eps = r->optim.eps,
                                       .weight_decay = r->optim.weight_decay},
                             .t = t->at.adam_t + 1,
                             .lr = lr_at(&t->lr, t->at.step),
-                            .clip = r->optim.clip};
-    engine_update(t->engine, z);
-    if (!z->finite)
-        return err_set(err, ERR_NUMERIC,
-                       "step %" PRId64 ": the gradient's norm is %g; the weights are "
-                       "those of step %" PRId64 ", checkpoints stay as they are",
-                       t->at.step + 1, z->norm, t->at.step);
-    return 0;
+                            .clip = r->optim.clip,
+                            .norm = NAN};
+    if (isfinite(*loss))
+        engine_update(t->engine, z);
+    else
+        engine_discard(t->engine);
+    if (isnan(z->norm))
+        z->norm = NAN;
+}
+
+/* The run's place after the step: a skipped update advances all but AdamW's count. */
+static void advance(struct trainer *t, double loss, const struct zero_step *z)
+{
+    struct position *at = &t->at;
+    at->step++;
+    at->samples += t->run.train.global_batch;
+    at->tokens += (int64_t)t->run.train.global_batch * t->run.data.seq_len;
+    if (z->finite) {
+        at->adam_t++;
+        at->skipped_in_a_row = 0;
+        return;
+    }
+    at->skipped++;
+    at->skipped_in_a_row++;
+    ticker_pause(&t->ticker);
+    log_warning(t->log,
+                "step %" PRId64 ": %s is %g, the update is skipped (%" PRId64
+                " in a row, %" PRId64 " in all)",
+                at->step, isfinite(loss) ? "the gradient's norm" : "the loss",
+                isfinite(loss) ? z->norm : loss, at->skipped_in_a_row, at->skipped);
+}
+
+/* Too many skipped updates: says where NaN or Inf comes from, keeps the weights aside.
+ */
+static int give_up(struct trainer *t, int64_t counted, struct err *err)
+{
+    const struct grid *g = engine_grid(t->engine);
+    int64_t first = (int64_t)g->replica * (t->run.train.global_batch / g->data);
+    char place[512];
+    ticker_pause(&t->ticker);
+    nonfinite_find(t->engine, t->batches, t->micro_batches, counted, t->nll + first,
+                   place, sizeof place);
+    struct err unsaved = {0};
+    int failed = save_nonfinite(t->engine, t->checkpoints, &t->start.info, &t->at,
+                                t->log, &unsaved);
+    return err_set(err, ERR_NUMERIC,
+                   "step %" PRId64 ": %" PRId64
+                   " updates in a row were skipped for NaN or Inf (train.max_skipped): "
+                   "%s; %s%s",
+                   t->at.step, t->at.skipped_in_a_row, place,
+                   failed ? "the weights could not be saved: "
+                          : "the weights before them are saved beside the checkpoints, "
+                            "which stay as they are",
+                   failed ? unsaved.text : "");
 }
 
 static int report_step(struct trainer *t, double loss, const struct zero_step *z,
@@ -104,20 +148,19 @@ static int report_step(struct trainer *t, double loss, const struct zero_step *z
     ticker_step(&t->ticker, &shown);
     if (!comm_root(t->world))
         return 0;
-    struct json j = {0};
-    json_begin(&j, NULL, '{');
-    json_int(&j, "step", t->at.step);
-    json_double(&j, "loss", loss);
-    json_double(&j, "lr", z->lr);
-    json_double(&j, "grad_norm", z->norm);
-    json_int(&j, "tokens", t->at.tokens);
-    json_double(&j, "tokens_per_s", tokens / spent_s);
-    json_double(&j, "step_s", spent_s);
-    json_int(&j, "epoch", data_epoch(t->data, t->at.samples - 1));
-    json_end(&j, '}');
-    int failed = metrics_write(&t->metrics, &j, err);
-    json_fini(&j);
-    return failed;
+    struct json *j = metrics_line(&t->metrics);
+    json_begin(j, NULL, '{');
+    json_int(j, "step", t->at.step);
+    json_double(j, "loss", loss);
+    json_double(j, "lr", z->lr);
+    json_double(j, "grad_norm", z->norm);
+    json_int(j, "tokens", t->at.tokens);
+    json_double(j, "tokens_per_s", tokens / spent_s);
+    json_double(j, "step_s", spent_s);
+    json_int(j, "epoch", data_epoch(t->data, t->at.samples - 1));
+    json_int(j, "skipped", t->at.skipped);
+    json_end(j, '}');
+    return metrics_write(&t->metrics, err);
 }
 
 /* ---- validation and saving ---- */
@@ -134,19 +177,17 @@ static int report_valid(struct trainer *t, const char *name, const struct evalua
              t->at.step, name, v->loss, v->perplexity, v->count);
     if (!comm_root(t->world))
         return 0;
-    struct json j = {0};
-    json_begin(&j, NULL, '{');
-    json_int(&j, "step", t->at.step);
+    struct json *j = metrics_line(&t->metrics);
+    json_begin(j, NULL, '{');
+    json_int(j, "step", t->at.step);
     for (int i = 0; i < 3; i++) {
         snprintf(key, sizeof key, "eval_%s_%s", name, what[i]);
-        json_double(&j, key, value[i]);
+        json_double(j, key, value[i]);
     }
     snprintf(key, sizeof key, "eval_%s_count", name);
-    json_int(&j, key, v->count);
-    json_end(&j, '}');
-    int failed = metrics_write(&t->metrics, &j, err);
-    json_fini(&j);
-    return failed;
+    json_int(j, key, v->count);
+    json_end(j, '}');
+    return metrics_write(&t->metrics, err);
 }
 
 static int validate(struct trainer *t, struct err *err)
@@ -194,13 +235,11 @@ static int step(struct trainer *t, int *stop, struct err *err)
         return -1;
     if (*stop)
         return 0;
-    if (step_compute(t, counted, &loss, &z, err))
-        return -1;
-    t->at.step++;
-    t->at.adam_t++;
-    t->at.samples += t->run.train.global_batch;
-    t->at.tokens += (int64_t)t->run.train.global_batch * t->run.data.seq_len;
+    step_compute(t, counted, &loss, &z);
+    advance(t, loss, &z);
     t->late_failed = report_step(t, loss, &z, clock_s() - start_s, &t->late);
+    if (t->at.skipped_in_a_row >= t->run.train.max_skipped)
+        return give_up(t, counted, err);
     bool last = t->at.step == t->steps;
     bool evaluates =
         due(t->run.eval.every, t->at.step) || (last && t->run.eval.every > 0);

@@ -13,6 +13,10 @@
 #include "src/param/layer_map.h"
 #include "src/train/engine.h"
 
+/* Checkpoints hold the fp32 masters, so that a run of either precision takes those of
+ * the other: fp32 from bf16 goes on with the exact masters, bf16 from fp32 rounds what
+ * it computes with and keeps the rest. They pass through a buffer of 8 MiB. */
+
 /* Loads the model, layer i from the file's layer map->source[i], verifying checksums;
  * with `optimizer` both moments too (the map is then the identity). A NaN or Inf among
  * the weights is ERR_INPUT naming file and tensor. -1 with err set on every rank (the

@@ -19,7 +19,11 @@ static void arrays_are_aligned_and_zeroed(void **state)
     static const struct {
         int64_t count;
         size_t size;
-    } rows[] = {{0, 4}, {4, 0}, {1, 1}, {63, 1}, {64, 1}, {65, 1}, {1000, 12}};
+    } rows[] = {{0, 4},       {4, 0},
+                {1, 1},       {63, 1},
+                {64, 1},      {65, 1},
+                {1000, 12},   {(2 << 20) - 1, 1},
+                {2 << 20, 1}, {(9 << 20) + 5, 1}};
     for (int round = 0; round < 2; round++) /* the second finds used memory */
         for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
             struct err err = {0};
@@ -27,6 +31,8 @@ static void arrays_are_aligned_and_zeroed(void **state)
             assert_non_null(p);
             assert_int_equal((uintptr_t)p % 64, 0);
             size_t bytes = (size_t)rows[i].count * rows[i].size;
+            if (bytes >= 2 << 20)
+                assert_int_equal((uintptr_t)p % (2 << 20), 0);
             for (size_t k = 0; k < bytes; k++)
                 assert_int_equal(p[k], 0);
             memset(p, 0xff, bytes);
@@ -78,6 +84,43 @@ static void peak_memory_grows_with_use(void **state)
     mem_free(p);
 }
 
+/* All pages are there before the first use, and freed memory comes back without new
+ * ones. */
+static void use_meets_no_page_fault(void **state)
+{
+    (void)state;
+    enum { BYTES = 96 << 20, FEW = 20 };
+    struct err err = {0};
+    mem_keep_freed();
+    char *p = mem_array(BYTES, 1, &err);
+    assert_non_null(p);
+    int64_t before = mem_page_faults();
+    memset(p, 1, BYTES);
+    int64_t used = mem_page_faults() - before;
+    mem_free(p);
+    for (int i = 0; i < 100; i++) { /* the first takes the pages */
+        if (i == 1)
+            before = mem_page_faults();
+        char *temporary = malloc(16 << 20);
+        assert_non_null(temporary);
+        memset(temporary, i, 16 << 20);
+        free(temporary);
+    }
+    int64_t again = mem_page_faults() - before;
+    print_message("page faults: %lld in %d MiB, %lld in 99 x 16 MiB\n", (long long)used,
+                  BYTES >> 20, (long long)again);
+    assert_true(used < FEW);
+    assert_true(again < FEW);
+}
+
+static void available_memory_is_known(void **state)
+{
+    (void)state;
+    int64_t bytes = mem_available_bytes();
+    print_message("%lld bytes available\n", (long long)bytes);
+    assert_true(bytes == -1 || bytes > 1 << 20);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -85,6 +128,8 @@ int main(void)
         cmocka_unit_test(impossible_sizes_are_refused),
         cmocka_unit_test(strings_of_any_length),
         cmocka_unit_test(peak_memory_grows_with_use),
+        cmocka_unit_test(use_meets_no_page_fault),
+        cmocka_unit_test(available_memory_is_known),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

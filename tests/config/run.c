@@ -61,6 +61,8 @@ static void a_short_file_gets_the_defaults(void **state)
     assert_true(r.data.shuffle);
     assert_int_equal(r.train.objective, RUN_PRETRAIN);
     assert_int_equal(r.train.precision, RUN_FP32);
+    assert_false(r.train.allow_slow_bf16);
+    assert_int_equal(r.train.max_skipped, 3);
     assert_int_equal(r.train.steps, 100);
     assert_int_equal(r.train.tokens, 0);
     assert_int_equal(r.train.global_batch, 8);

@@ -74,7 +74,13 @@ expect 2 "dusk check: absent.yaml: No such file" absent.yaml
 expect 2 "dusk check: .: cannot read: Is a directory" .
 expect 2 "dusk check: expected RUN.yaml"
 expect 2 "dusk check: one argument too many" run.yaml run.yaml
-expect 2 "dusk check: --reference takes no RUN.yaml" --reference run.yaml
+expect 2 "dusk check: --reference and --precision take no RUN.yaml" --reference run.yaml
+expect 2 "dusk check: --reference and --precision take no RUN.yaml" --precision run.yaml
+expect 2 "dusk check: expected one of --reference and --precision" --reference --precision
+case $("$DUSK" check --precision) in
+fp32 | bf16) ;;
+*) fail "check --precision: neither fp32 nor bf16" ;;
+esac
 
 # bad LINE TEXT ERROR: run.yaml with a line replaced.
 bad() {

@@ -21,6 +21,16 @@ same alone.figures d3.figures "3 replicas"
 figures p2d2 4 base.h5 --seq-len 50 --pipeline 2
 same alone.figures p2d2.figures "2 x 2"
 
+# bf16: other figures, near, and as independent of the layout.
+figures b1 1 base.h5 --seq-len 50 --precision bf16
+figures b2d2 4 base.h5 --seq-len 50 --pipeline 2 --precision bf16
+same b1.figures b2d2.figures "bf16, 2 x 2"
+paste -d' ' alone.figures b1.figures | awk '
+    { d = ($3 - $6) / $3; if (d < 0) d = -d; printf "fp32 and bf16: %.2g apart\n", d
+      exit !(d > 0 && d < 1e-3) }' || fail "bf16: $(cat b1.figures)"
+expect 2 1 "--precision: expected fp32 or bf16, found fp16" eval base.h5 --tokens text.h5 \
+    --precision fp16
+
 tokens=$("$DUSK" inspect text.h5 --json | sed -n 's/.*"tokens": \([0-9]*\).*/\1/p' | head -n 1)
 counted=$(cut -d' ' -f2 alone.figures)
 [ "$counted" -eq $((tokens - 1)) ] || fail "$counted counted of $tokens tokens"

@@ -70,4 +70,50 @@ set_all="--set train.steps=8 --set checkpoint.every=2 --set eval.every=0"
     done
     expect 3 2 "none of its 3 checkpoints" train run.yaml $set_all --set run.name=keep
 }
+
+# bf16: the fp32 masters are what a checkpoint holds, so that a chain of jobs on other
+# layouts has the bits of one, and either precision goes on where the other stopped.
+bf16="--set train.precision=bf16 --set train.allow_slow_bf16=true"
+# shellcheck disable=SC2086
+{
+    expect 0 1 - train run.yaml $set_all $bf16 --set run.name=bwhole
+    losses bwhole >bwhole.bits
+    expect 0 2 - train run.yaml $set_all $bf16 --set run.name=bchain --set parallel.pipeline=2 \
+        --set checkpoint.keep=0
+    rm -r runs/bchain/checkpoints/step-00000008 runs/bchain/checkpoints/step-00000006
+    expect 0 4 "resumed from" train run.yaml $set_all $bf16 --set run.name=bchain \
+        --set parallel.pipeline=4 --set checkpoint.keep=0
+    losses bchain >bchain.bits
+    same bwhole.bits bchain.bits "bf16, chain of 2 jobs on 2 layouts"
+    on 1 diff runs/bwhole/checkpoints/latest runs/bchain/checkpoints/latest
+    [ $code -eq 0 ] || fail "bf16: the chain's weights or moments differ: $(cat out err)"
+    # Data 2, likewise.
+    expect 0 2 - train run.yaml $set_all $bf16 --set run.name=bd2 --set checkpoint.keep=0
+    losses bd2 >bd2.bits
+    rm -r runs/bd2/checkpoints/step-00000008 runs/bd2/checkpoints/step-00000006
+    expect 0 4 "resumed from" train run.yaml $set_all $bf16 --set run.name=bd2 \
+        --set parallel.pipeline=2
+    losses bd2 >bd2again.bits
+    same bd2.bits bd2again.bits "bf16, data 2"
+
+    # Masters pass through a run of the other precision in every bit.
+    cross() { # RUN SETTINGS SAYS...: a run that does nothing but load and save
+        expect 0 1 "$3" train run.yaml --set run.name="$1" --set train.steps=9 \
+            --set checkpoint.every=9 --set eval.every=0 --set optim.schedule=constant \
+            --set optim.lr=1e-300 --set optim.warmup=0 $2
+    }
+    cp -r runs/bwhole runs/tofp32
+    cross tofp32 "--set train.precision=fp32" "train.precision was bf16, now it is fp32"
+    grep -q "products were computed by " err || fail "no warning of other products"
+    cp -r runs/tofp32 runs/tobf16
+    rm -r runs/tobf16/checkpoints/step-00000008
+    expect 0 1 "train.precision was fp32, now it is bf16" train run.yaml --set run.name=tobf16 \
+        --set train.steps=10 --set checkpoint.every=10 --set eval.every=0 \
+        --set optim.schedule=constant --set optim.lr=1e-300 --set optim.warmup=0 $bf16
+    on 1 diff runs/bwhole/checkpoints/step-00000008 runs/tobf16/checkpoints/step-00000010 --json
+    # Steps 9 and 10 changed every moment, and no weight.
+    grep -o '"name": "[^"]*"' out >names
+    grep -v '"exp_avg' names && fail "weights changed on their way"
+    [ "$(grep -c '"exp_avg' names)" -ge 100 ] || fail "nothing was trained on the way: $(cat out err)"
+}
 exit $failed

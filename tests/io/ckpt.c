@@ -120,6 +120,8 @@ static void a_training_checkpoint_comes_back(void **state)
         assert_int_equal(info->samples, 96);
         assert_true(info->tokens == (int64_t)1 << 40);
         assert_int_equal(info->adam_t, 11);
+        assert_int_equal(info->skipped, 1);
+        assert_int_equal(info->skipped_in_a_row, 1);
         assert_string_equal(ckpt_info_value(info, "seed"), "7");
         assert_string_equal(ckpt_info_value(info, "data.seq_len"), "512");
         assert_string_equal(ckpt_info_value(info, "run"), "run: {name: x}\n");

@@ -53,6 +53,8 @@ static inline struct ckpt_info ckpt_sample_info(bool optimizer)
         info.samples = 96;
         info.tokens = (int64_t)1 << 40;
         info.adam_t = 11;
+        info.skipped = 1;
+        info.skipped_in_a_row = 1;
         info.pairs = 3;
         info.pair = pair;
     }

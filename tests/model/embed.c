@@ -19,7 +19,7 @@ static void takes_rows(void **state)
 {
     (void)state;
     struct values table = values_create(VOCAB * DIM, 1, 1), x = values_zero(ROWS * DIM);
-    embed_forward(ROWS, DIM, ids, table.single, x.single);
+    embed_forward(ROWS, DIM, DTYPE_F32, ids, table.single, x.single);
     for (int t = 0; t < ROWS; t++)
         assert_memory_equal(x.single + t * DIM, table.single + ids[t] * DIM,
                             DIM * sizeof(float));
@@ -40,7 +40,7 @@ static void adds_gradients_in_row_order_on_any_threads(void **state)
     for (int threads = 1; threads <= 3; threads++) {
         omp_set_num_threads(threads);
         memcpy(got, start.single, sizeof got);
-        embed_backward(ROWS, DIM, ids, dx.single, got);
+        embed_backward(ROWS, DIM, DTYPE_F32, ids, dx.single, got);
         assert_memory_equal(got, expect, sizeof got);
     }
     /* Rows 4, 6 and 7 of the table were never used. */

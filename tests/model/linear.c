@@ -37,21 +37,22 @@ static void check(const struct gemm *g, int rows, int in, int out)
                         .y = calloc((size_t)(rows * out), sizeof(double))};
     struct values y = values_zero(rows * out), dx = values_zero(rows * in);
     struct values dw = values_zero(out * in);
-    struct linear l = {in, out, p.w.single, dw.single};
+    struct linear l = {.in = in, .out = out, .w = p.w.single, .dw = dw.single};
     print_message("%d rows, %d -> %d\n", rows, in, out);
-    linear_forward(g, &l, rows, p.x.single, 0, y.single);
+    linear_forward(g, &l, rows, p.x.single, in, 0, DTYPE_F32, y.single, out);
     objective(&p);
     expect_close("y", y.n, y.single, p.y, 2e-6);
-    linear_forward(g, &l, rows, p.x.single, 1, y.single);
+    linear_forward(g, &l, rows, p.x.single, in, 1, DTYPE_F32, y.single, out);
     for (int i = 0; i < y.n; i++)
         p.y[i] *= 2;
     expect_close("y added to itself", y.n, y.single, p.y, 2e-6);
 
-    linear_backward_input(g, &l, rows, p.dy.single, 0, dx.single);
+    linear_backward_input(g, &l, rows, p.dy.single, out, 0, dx.single, in);
     expect_gradient("dx", objective, &p, dx.n, p.x.exact, dx.single, 2e-6);
-    linear_backward_weight(g, &l, rows, p.dy.single, p.x.single);
+    linear_backward_weight(g, &l, rows, p.dy.single, out, p.x.single, in);
     expect_gradient("dw", objective, &p, dw.n, p.w.exact, dw.single, 2e-6);
-    linear_backward_weight(g, &l, rows, p.dy.single, p.x.single); /* accumulates */
+    linear_backward_weight(g, &l, rows, p.dy.single, out, p.x.single,
+                           in); /* accumulates */
     for (int i = 0; i < dw.n; i++)
         dw.single[i] /= 2;
     expect_gradient("dw twice, halved", objective, &p, dw.n, p.w.exact, dw.single,

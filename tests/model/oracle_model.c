@@ -60,7 +60,7 @@ static struct model_shape shape_of(const char *folder, int window)
 }
 
 void model_init(struct oracle_model *m, const char *folder, int window, bool tied,
-                const struct gemm *g)
+                enum dtype dtype, bool round, struct gemm *g)
 {
     struct err err;
     char name[128];
@@ -84,6 +84,10 @@ void model_init(struct oracle_model *m, const char *folder, int window, bool tie
         assert_int_equal(a->elements, e->tensor.elements);
         memcpy(m->w + e->weight_at, a->f32, (size_t)a->elements * sizeof *m->w);
     }
+    m->rounded = zeroed(m->slab.weights, sizeof(uint16_t));
+    dtype_from_f32(DTYPE_BF16, m->w, m->slab.weights, m->rounded);
+    if (round)
+        dtype_to_f32(DTYPE_BF16, m->rounded, m->slab.weights, m->w);
     int n;
     m->ids = facts_ints(m->expect, "ids", &n);
     m->rows = n;
@@ -99,10 +103,19 @@ void model_init(struct oracle_model *m, const char *folder, int window, bool tie
     for (int t = 0; t < n; t++)
         m->position[t] = t % m->length;
     m->layout = (struct rows){n, m->segments, m->begin, m->position};
-    struct stage_spec spec = {&m->shape, 0,   m->shape.layers, true, true, n, m->length,
-                              1,         true};
-    m->stage = stage_create(&spec, &m->slab, m->w, m->grads, g, &err);
+    struct stage_spec spec = {.shape = &m->shape,
+                              .layers = m->shape.layers,
+                              .embed = true,
+                              .head = true,
+                              .max_rows = n,
+                              .max_length = m->length,
+                              .slots = 1,
+                              .training = true,
+                              .dtype = dtype};
+    const void *w = dtype == DTYPE_F32 ? m->w : m->rounded;
+    m->stage = stage_create(&spec, &m->slab, w, m->grads, g, &err);
     assert_non_null(m->stage);
+    stage_weights_changed(m->stage);
 }
 
 void model_fini(struct oracle_model *m)
@@ -112,10 +125,39 @@ void model_fini(struct oracle_model *m)
     facts_destroy(m->expect);
     arrays_destroy(m->arrays);
     arrays_destroy(m->weights);
-    void *all[] = {m->w,        m->grads,  m->ids,     m->begin,
-                   m->position, m->target, m->row_nll, m->nll};
+    void *all[] = {m->w,      m->grads,   m->ids, m->begin,  m->position,
+                   m->target, m->row_nll, m->nll, m->rounded};
     for (size_t i = 0; i < sizeof all / sizeof *all; i++)
         free(all[i]);
+}
+
+double model_forward(struct oracle_model *m, const char *key)
+{
+    int n, counted = 0;
+    int32_t *labels = facts_ints(m->expect, key, &n);
+    for (int t = 0; t < m->rows; t++) {
+        bool last = t % m->length == m->length - 1;
+        m->target[t] = last ? -100 : labels[t + 1];
+        counted += m->target[t] >= 0;
+    }
+    free(labels);
+    memset(m->grads, 0, (size_t)m->slab.grads * sizeof *m->grads);
+    struct stage_loss loss = {m->target, 1.0f / (float)counted, m->nll, m->row_nll};
+    stage_forward(m->stage, 0, &m->layout, m->ids, NULL, NULL, &loss);
+    double sum = 0;
+    for (int s = 0; s < m->segments; s++)
+        sum += m->nll[s];
+    return sum / counted;
+}
+
+float *model_gradient(const struct oracle_model *m, const struct slab_entry *e)
+{
+    float *sum = zeroed(e->tensor.elements, sizeof *sum);
+    for (int i = 0; i < m->slab.entries; i++)
+        if (m->slab.entry[i].tensor.index == e->tensor.index)
+            for (int64_t k = 0; k < e->tensor.elements; k++)
+                sum[k] += m->grads[m->slab.entry[i].grad_at + k];
+    return sum;
 }
 
 double worse(double a, double b)
@@ -168,6 +210,13 @@ int create_blis(void **state)
     struct err err;
     *state = gemm_create(GEMM_BLIS, gemm_level_here(), &err);
     return *state ? 0 : -1;
+}
+
+int create_onednn(void **state)
+{
+    struct err err;
+    *state = gemm_create(GEMM_ONEDNN, gemm_level_here(), &err);
+    return 0;
 }
 
 int destroy_gemm(void **state)

@@ -21,6 +21,7 @@ struct oracle_model {
     struct arrays *weights, *arrays;
     struct slab slab;
     float *w, *grads;
+    void *rounded; /* w in bf16, what a bf16 stage reads */
     struct stage *stage;
     int segments, length, rows;
     int32_t *ids, *target;
@@ -31,11 +32,20 @@ struct oracle_model {
     int compared; /* arrays, facts and gradients that the oracle had */
 };
 
+/* A bf16 stage, or one of fp32; `round` gives the latter the former's weights. */
 void model_init(struct oracle_model *m, const char *folder, int window, bool tied,
-                const struct gemm *g);
+                enum dtype dtype, bool round, struct gemm *g);
 void model_fini(struct oracle_model *m);
 
 void *zeroed(int64_t n, size_t size); /* owned (free) */
+
+/* Runs forward on the labels at `key` of expect.json (a label at t belongs to the
+ * logits at t - 1) and gives their mean loss; a backward pass then adds to the zeroed
+ * gradients. */
+double model_forward(struct oracle_model *m, const char *key);
+
+/* The tensor's gradient, both parts of a tied one added. Owned (free). */
+float *model_gradient(const struct oracle_model *m, const struct slab_entry *e);
 
 /* Largest |a - b|; NaN if there is any. */
 double difference(int64_t n, const float *a, const float *b);
@@ -52,6 +62,7 @@ void expect_fact(struct oracle_model *m, const char *place, double got,
 /* cmocka's set-up and tear-down of a group: state is the gemm. */
 int create_ref(void **state);
 int create_blis(void **state);
+int create_onednn(void **state); /* NULL where there is none */
 int destroy_gemm(void **state);
 
 #endif

@@ -13,27 +13,6 @@
 
 #include "tests/model/oracle_model.h"
 
-/* Mean loss over the labels at `key` (a label at t belongs to the logits at t - 1), and
- * its gradients. */
-static double step(struct oracle_model *m, const char *key)
-{
-    int n, counted = 0;
-    int32_t *labels = facts_ints(m->expect, key, &n);
-    for (int t = 0; t < m->rows; t++) {
-        bool last = t % m->length == m->length - 1;
-        m->target[t] = last ? -100 : labels[t + 1];
-        counted += m->target[t] >= 0;
-    }
-    free(labels);
-    memset(m->grads, 0, (size_t)m->slab.grads * sizeof *m->grads);
-    struct stage_loss loss = {m->target, 1.0f / (float)counted, m->nll, m->row_nll};
-    stage_forward(m->stage, 0, &m->layout, m->ids, NULL, NULL, &loss);
-    double sum = 0;
-    for (int s = 0; s < m->segments; s++)
-        sum += m->nll[s];
-    return sum / counted;
-}
-
 static void check_forward(struct oracle_model *m)
 {
     const struct model_shape *s = &m->shape;
@@ -55,17 +34,6 @@ static void check_forward(struct oracle_model *m)
     expect_array(m, "token_ce", ce, LOGITS);
     expect_array(m, "token_ce_f32_run", ce, LOGITS);
     free(ce);
-}
-
-/* The tensor's gradient, both parts of a tied one added. */
-static float *gradient_of(const struct oracle_model *m, const struct slab_entry *e)
-{
-    float *sum = zeroed(e->tensor.elements, sizeof *sum);
-    for (int i = 0; i < m->slab.entries; i++)
-        if (m->slab.entry[i].tensor.index == e->tensor.index)
-            for (int64_t k = 0; k < e->tensor.elements; k++)
-                sum[k] += m->grads[m->slab.entry[i].grad_at + k];
-    return sum;
 }
 
 static double norm_of(int64_t n, const float *x)
@@ -97,7 +65,7 @@ static void check_gradients(struct oracle_model *m, bool whole, const char *l2)
             continue;
         tensor_hf_name(&e->tensor, name + 5, sizeof name - 5);
         snprintf(place, sizeof place, "%s/%s", l2, name + 5);
-        float *got = gradient_of(m, e);
+        float *got = model_gradient(m, e);
         const struct array *a = whole ? arrays_find(m->arrays, name) : NULL;
         if (a)
             error = worse(error, difference(a->elements, got, a->f32) / largest_of(a));
@@ -133,16 +101,17 @@ static void equals_transformers(void **state)
 {
     for (size_t i = 0; i < sizeof models / sizeof *models; i++) {
         struct oracle_model m;
-        model_init(&m, models[i].folder, models[i].window, models[i].tied, *state);
+        model_init(&m, models[i].folder, models[i].window, models[i].tied, DTYPE_F32,
+                   false, *state);
         print_message("%s\n", models[i].folder);
-        double loss = step(&m, "ids");
+        double loss = model_forward(&m, "ids");
         expect_fact(&m, "loss", loss, LOSS);
         expect_fact(&m, "loss_f32_run", loss, LOSS);
         check_forward(&m);
         stage_backward(m.stage, 0, NULL, NULL);
         check_gradients(&m, true, "grad_l2_f32_run");
         if (facts_has(m.expect, "labels_masked")) {
-            loss = step(&m, "labels_masked");
+            loss = model_forward(&m, "labels_masked");
             expect_fact(&m, "loss_masked", loss, LOSS);
             expect_fact(&m, "loss_masked_f32_run", loss, LOSS);
             stage_backward(m.stage, 0, NULL, NULL);

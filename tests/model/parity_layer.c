@@ -3,7 +3,6 @@
 #include "src/model/block.h"
 
 #include "src/base/mem.h"
-#include "src/model/rmsnorm.h"
 #include "src/model/rope.h"
 
 #include <math.h>
@@ -31,8 +30,20 @@ static const float *embedding(const struct oracle_model *m, int32_t id)
 static struct linear first_layers(const struct oracle_model *m, enum tensor_role r)
 {
     const struct slab_entry *e = slab_find(&m->slab, r, 0, false);
-    return (struct linear){(int)e->tensor.cols, (int)e->tensor.rows,
-                           m->w + e->weight_at, NULL};
+    return (struct linear){.in = (int)e->tensor.cols,
+                           .out = (int)e->tensor.rows,
+                           .w = m->w + e->weight_at};
+}
+
+/* Columns [at, at + n) of x [rows, stride] are the array. */
+static void expect_columns(struct oracle_model *m, const char *name, const float *x,
+                           int stride, int at, int n)
+{
+    float *part = zeroed((int64_t)m->rows * n, sizeof *part);
+    for (int t = 0; t < m->rows; t++)
+        memcpy(part + t * n, x + t * stride + at, (size_t)n * sizeof *part);
+    expect_array(m, name, part, LOGITS);
+    free(part);
 }
 
 /* cos and sin of the oracle hold each half twice. */
@@ -55,50 +66,41 @@ static void check_angles(const struct oracle_model *m, const float *cosine,
 static void check_before_rope(struct oracle_model *m, const struct gemm *g,
                               const struct block_params *p, const float *x)
 {
-    const struct {
-        const char *name;
-        const struct linear *linear;
-    } rows[] = {{"layer0.q", &p->q}, {"layer0.k", &p->k}, {"layer0.v", &p->v}};
-    int hidden = m->shape.hidden;
+    int hidden = m->shape.hidden, dim = m->shape.head_dim, stride = p->qkv.out;
+    int q = m->shape.heads * dim, k = m->shape.kv_heads * dim;
     float *normed = zeroed((int64_t)m->rows * hidden, sizeof *normed);
     float *rstd = zeroed(m->rows, sizeof *rstd);
-    rmsnorm_forward(m->rows, hidden, x, p->norm1, (float)m->shape.norm_eps, rstd,
-                    normed);
+    float *y = zeroed((int64_t)m->rows * stride, sizeof *y);
+    rmsnorm_forward(&p->norm1, m->rows, x, rstd, normed, NULL);
     expect_array(m, "layer0.input_layernorm", normed, LOGITS);
-    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
-        float *y = zeroed((int64_t)m->rows * rows[i].linear->out, sizeof *y);
-        linear_forward(g, rows[i].linear, m->rows, normed, 0, y);
-        expect_array(m, rows[i].name, y, LOGITS);
-        free(y);
-    }
+    linear_group_forward(g, &p->qkv, m->rows, normed, y);
+    expect_columns(m, "layer0.q", y, stride, 0, q);
+    expect_columns(m, "layer0.k", y, stride, q, k);
+    expect_columns(m, "layer0.v", y, stride, q + k, k);
     free(normed);
     free(rstd);
+    free(y);
 }
 
 static void check_kept(struct oracle_model *m, const struct block_context *c,
                        const struct block_params *p, const struct block_keep *keep,
                        const float *y)
 {
-    const struct {
-        const char *name;
-        const float *got;
-    } rows[] = {{"layer0.q_rotated", keep->q},
-                {"layer0.k_rotated", keep->k},
-                {"layer0.v", keep->v},
-                {"layer0.heads", keep->heads},
-                {"layer0.after_attention", keep->middle},
-                {"layer0.gate", keep->gate},
-                {"layer0.up", keep->up},
-                {"block.0", y}};
-    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
-        expect_array(m, rows[i].name, rows[i].got, LOGITS);
-    int n = m->rows * m->shape.hidden;
-    float *part = zeroed(n, sizeof *part);
-    rmsnorm_again(m->rows, m->shape.hidden, keep->middle, p->norm2, keep->rstd2, part);
-    expect_array(m, "layer0.post_attention_layernorm", part, LOGITS);
-    linear_forward(c->g, &p->o, m->rows, keep->heads, 0, part);
+    int dim = m->shape.head_dim, q = m->shape.heads * dim, k = m->shape.kv_heads * dim;
+    int hidden = m->shape.hidden, ff = m->shape.ff;
+    expect_columns(m, "layer0.q_rotated", keep->qkv, q + 2 * k, 0, q);
+    expect_columns(m, "layer0.k_rotated", keep->qkv, q + 2 * k, q, k);
+    expect_columns(m, "layer0.v", keep->qkv, q + 2 * k, q + k, k);
+    expect_array(m, "layer0.heads", keep->heads, LOGITS);
+    expect_array(m, "layer0.after_attention", keep->middle, LOGITS);
+    expect_columns(m, "layer0.gate", keep->gate_up, 2 * ff, 0, ff);
+    expect_columns(m, "layer0.up", keep->gate_up, 2 * ff, ff, ff);
+    expect_array(m, "block.0", y, LOGITS);
+    float *part = zeroed((int64_t)m->rows * hidden, sizeof *part);
+    expect_array(m, "layer0.post_attention_layernorm", c->normed1, LOGITS);
+    linear_forward(c->g, &p->o, m->rows, keep->heads, q, 0, DTYPE_F32, part, hidden);
     expect_array(m, "layer0.attention_out", part, LOGITS);
-    linear_forward(c->g, &p->down, m->rows, c->act, 0, part);
+    linear_forward(c->g, &p->down, m->rows, c->act, ff, 0, DTYPE_F32, part, hidden);
     expect_array(m, "layer0.mlp_out", part, LOGITS);
     free(part);
 }
@@ -106,21 +108,21 @@ static void check_kept(struct oracle_model *m, const struct block_context *c,
 static void first_layer_equals_transformers_inside(void **state)
 {
     struct oracle_model m;
-    model_init(&m, "tiny-llama-ropetheta", 0, false, *state);
+    model_init(&m, "tiny-llama-ropetheta", 0, false, DTYPE_F32, false, *state);
     const struct model_shape *s = &m.shape;
-    struct block_params p = {.q = first_layers(&m, ROLE_Q_PROJ),
-                             .k = first_layers(&m, ROLE_K_PROJ),
-                             .v = first_layers(&m, ROLE_V_PROJ),
-                             .o = first_layers(&m, ROLE_O_PROJ),
-                             .gate = first_layers(&m, ROLE_GATE_PROJ),
-                             .up = first_layers(&m, ROLE_UP_PROJ),
-                             .down = first_layers(&m, ROLE_DOWN_PROJ),
-                             .norm1 = weight(&m, ROLE_INPUT_LAYERNORM),
-                             .norm2 = weight(&m, ROLE_POST_ATTENTION_LAYERNORM)};
     struct block_dims d = {s->hidden,
                            s->ff,
                            (float)s->norm_eps,
-                           {s->heads, s->kv_heads, s->head_dim, s->window}};
+                           {s->heads, s->kv_heads, s->head_dim, s->window, DTYPE_F32}};
+    /* The slab joins these: the first tensor stands for the group. */
+    struct block_params p = block_params_of(&d);
+    assert_true(p.qkv.parts == 1 && p.gate_up.parts == 1);
+    p.qkv.part[0].w = weight(&m, ROLE_Q_PROJ);
+    p.gate_up.part[0].w = weight(&m, ROLE_GATE_PROJ);
+    p.o = first_layers(&m, ROLE_O_PROJ);
+    p.down = first_layers(&m, ROLE_DOWN_PROJ);
+    p.norm1.w = weight(&m, ROLE_INPUT_LAYERNORM);
+    p.norm2.w = weight(&m, ROLE_POST_ATTENTION_LAYERNORM);
     struct err err;
     struct arena a = {.base = mem_array(1 << 22, 1, &err)};
     struct block_keep keep;

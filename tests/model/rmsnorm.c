@@ -42,27 +42,28 @@ static void check(int rows, int dim, double eps)
                         .y = calloc((size_t)n, sizeof(double))};
     struct values y = values_zero(n), again = values_zero(n), dx = values_zero(n);
     struct values dw = values_zero(dim), rstd = values_zero(rows);
+    struct values sums = values_zero((int)rmsnorm_scratch_floats(dim, rows));
+    struct rmsnorm norm = {
+        .dim = dim, .eps = (float)eps, .w = p.w.single, .dw = dw.single};
     print_message("%d rows of %d\n", rows, dim);
-    rmsnorm_forward(rows, dim, p.x.single, p.w.single, (float)eps, rstd.single,
-                    y.single);
+    rmsnorm_forward(&norm, rows, p.x.single, rstd.single, y.single, again.single);
     objective(&p);
     expect_close("y", n, y.single, p.y, 1e-6);
-    rmsnorm_again(rows, dim, p.x.single, p.w.single, rstd.single, again.single);
-    assert_memory_equal(y.single, again.single, (size_t)n * sizeof(float));
+    assert_memory_equal(p.x.single, again.single, (size_t)n * sizeof(float));
 
-    rmsnorm_backward_input(rows, dim, p.dy.single, p.x.single, p.w.single, rstd.single,
-                           p.residual.single, dx.single);
+    rmsnorm_backward(&norm, rows, p.dy.single, p.x.single, rstd.single,
+                     p.residual.single, dx.single, again.single, sums.single);
+    assert_memory_equal(y.single, again.single, (size_t)n * sizeof(float));
     expect_gradient("dx", objective, &p, n, p.x.exact, dx.single, 2e-6);
-    rmsnorm_backward_weight(rows, dim, p.dy.single, p.x.single, rstd.single, dw.single);
     expect_gradient("dw", objective, &p, dim, p.w.exact, dw.single, 2e-6);
-    rmsnorm_backward_weight(rows, dim, p.dy.single, p.x.single, rstd.single, dw.single);
+    rmsnorm_backward(&norm, rows, p.dy.single, p.x.single, rstd.single, NULL, dx.single,
+                     NULL, sums.single);
     for (int j = 0; j < dim; j++) /* accumulates */
-        p.w.single[j] = dw.single[j] / 2;
-    expect_gradient("dw twice, halved", objective, &p, dim, p.w.exact, p.w.single,
-                    2e-6);
+        dw.single[j] /= 2;
+    expect_gradient("dw twice, halved", objective, &p, dim, p.w.exact, dw.single, 2e-6);
 
     struct values *all[] = {&p.x,   &p.w, &p.dy, &p.residual, &y,
-                            &again, &dx,  &dw,   &rstd};
+                            &again, &dx,  &dw,   &rstd,       &sums};
     for (size_t i = 0; i < sizeof all / sizeof *all; i++)
         values_destroy(all[i]);
     free(p.y);
@@ -80,24 +81,26 @@ static void equals_double_and_finite_differences(void **state)
         check(rows[i].rows, rows[i].dim, rows[i].eps);
 }
 
-static void adds_nothing_without_a_residual(void **state)
+static void may_work_in_place(void **state)
 {
     (void)state;
     enum { ROWS = 3, DIM = 20, N = ROWS * DIM };
     struct values x = values_create(N, 1, 1), w = values_create(DIM, 1, 2);
-    struct values dy = values_create(N, 1, 3), zero = values_zero(N);
-    float rstd[ROWS], with[N], without[N];
-    rmsnorm_forward(ROWS, DIM, x.single, w.single, 1e-5f, rstd, NULL);
-    rmsnorm_backward_input(ROWS, DIM, dy.single, x.single, w.single, rstd, zero.single,
-                           with);
-    rmsnorm_backward_input(ROWS, DIM, dy.single, x.single, w.single, rstd, NULL,
-                           without);
-    assert_memory_equal(with, without, sizeof with);
-    /* In place over the residual, as the block does it. */
-    rmsnorm_backward_input(ROWS, DIM, dy.single, x.single, w.single, rstd, zero.single,
-                           zero.single);
-    assert_memory_equal(with, zero.single, sizeof with);
-    struct values *all[] = {&x, &w, &dy, &zero};
+    struct values dy = values_create(N, 1, 3), residual = values_create(N, 1, 4);
+    float rstd[ROWS], y[N], apart[N], dw[DIM] = {0}, sums[DIM], zero[N] = {0}, none[N];
+    struct rmsnorm norm = {.dim = DIM, .eps = 1e-5f, .w = w.single, .dw = dw};
+    rmsnorm_forward(&norm, ROWS, x.single, rstd, y, NULL);
+    rmsnorm_backward(&norm, ROWS, dy.single, x.single, rstd, residual.single, apart,
+                     NULL, sums);
+    rmsnorm_backward(&norm, ROWS, dy.single, x.single, rstd, zero, zero, NULL, sums);
+    rmsnorm_backward(&norm, ROWS, dy.single, x.single, rstd, NULL, none, NULL, sums);
+    assert_memory_equal(zero, none, sizeof zero);
+    /* As the block does it: dx over the residual, y over dy. */
+    rmsnorm_backward(&norm, ROWS, dy.single, x.single, rstd, residual.single,
+                     residual.single, dy.single, sums);
+    assert_memory_equal(apart, residual.single, sizeof apart);
+    assert_memory_equal(y, dy.single, sizeof y);
+    struct values *all[] = {&x, &w, &dy, &residual};
     for (size_t i = 0; i < sizeof all / sizeof *all; i++)
         values_destroy(all[i]);
 }
@@ -105,22 +108,23 @@ static void adds_nothing_without_a_residual(void **state)
 static void has_the_same_bits_on_any_threads_and_address(void **state)
 {
     (void)state;
-    enum { ROWS = 201, DIM = 150, N = ROWS * DIM };
+    enum { ROWS = 201, DIM = 150, N = ROWS * DIM, BLOCKS = 4 };
     struct values x = values_create(N + 1, 1, 1), w = values_create(DIM, 1, 2);
     struct values dy = values_create(N, 1, 3), dx = values_zero(2 * N);
     struct values y = values_zero(2 * N), dw = values_zero(2 * DIM);
-    float rstd[ROWS];
+    float rstd[ROWS], sums[BLOCKS * DIM];
+    assert_int_equal(rmsnorm_scratch_floats(DIM, ROWS), BLOCKS * DIM);
     for (int threads = 1; threads <= 3; threads++) {
         int at = threads > 1;
         omp_set_num_threads(threads);
         float *moved = x.single + (threads == 3);
         memmove(moved, x.single, N * sizeof *moved);
-        memset(dw.single + at * DIM, 0, DIM * sizeof(float));
-        rmsnorm_forward(ROWS, DIM, moved, w.single, 1e-5f, rstd, y.single + at * N);
-        rmsnorm_backward_input(ROWS, DIM, dy.single, moved, w.single, rstd, NULL,
-                               dx.single + at * N);
-        rmsnorm_backward_weight(ROWS, DIM, dy.single, moved, rstd,
-                                dw.single + at * DIM);
+        struct rmsnorm norm = {
+            .dim = DIM, .eps = 1e-5f, .w = w.single, .dw = dw.single + at * DIM};
+        memset(norm.dw, 0, DIM * sizeof(float));
+        rmsnorm_forward(&norm, ROWS, moved, rstd, y.single + at * N, NULL);
+        rmsnorm_backward(&norm, ROWS, dy.single, moved, rstd, NULL, dx.single + at * N,
+                         NULL, sums);
         if (!at)
             continue;
         assert_memory_equal(y.single, y.single + N, N * sizeof(float));
@@ -136,7 +140,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(equals_double_and_finite_differences),
-        cmocka_unit_test(adds_nothing_without_a_residual),
+        cmocka_unit_test(may_work_in_place),
         cmocka_unit_test(has_the_same_bits_on_any_threads_and_address),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -51,10 +51,12 @@ static void check(int heads, int head_dim, double theta)
     struct values c = values_zero(angles), s = values_zero(angles);
     print_message("%d heads of %d, theta %g\n", heads, head_dim, theta);
     rope_table(POSITIONS, head_dim, theta, c.single, s.single);
-    rope_forward(ROWS, heads, head_dim, position, c.single, s.single, p.x.single);
+    rope_forward(ROWS, heads, head_dim, position, c.single, s.single, DTYPE_F32,
+                 p.x.single, heads * head_dim);
     objective(&p);
     expect_close("y", n, p.x.single, p.y, 5e-6); /* angles are rounded to fp32 */
-    rope_backward(ROWS, heads, head_dim, position, c.single, s.single, p.dy.single);
+    rope_backward(ROWS, heads, head_dim, position, c.single, s.single, DTYPE_F32,
+                  p.dy.single, heads * head_dim);
     expect_gradient("dx", objective, &p, n, p.x.exact, p.dy.single, 5e-6);
     struct values *all[] = {&p.x, &p.dy, &c, &s};
     for (size_t i = 0; i < sizeof all / sizeof *all; i++)
@@ -103,7 +105,8 @@ static void has_the_same_bits_on_any_threads(void **state)
         struct values x = values_create(N, 1, 1), c = values_zero(POSITIONS * DIM / 2);
         struct values s = values_zero(POSITIONS * DIM / 2);
         rope_table(POSITIONS, DIM, 1e4, c.single, s.single);
-        rope_forward(ROWS, HEADS, DIM, position, c.single, s.single, x.single);
+        rope_forward(ROWS, HEADS, DIM, position, c.single, s.single, DTYPE_F32,
+                     x.single, HEADS * DIM);
         if (threads == 1)
             memcpy(first, x.single, sizeof first);
         assert_memory_equal(first, x.single, sizeof first);

@@ -17,7 +17,15 @@ struct problem {
     int n;
     struct values gate, up, dact;
     double *act;
+    float *gate_up; /* [2 n] */
 };
+
+static float *floats(int n)
+{
+    float *p = calloc((size_t)n, sizeof *p);
+    assert_non_null(p);
+    return p;
+}
 
 static double objective(void *context)
 {
@@ -41,15 +49,18 @@ static void equals_double_and_finite_differences(void **state)
         struct problem p = {.n = n,
                             .gate = values_create(n, rows[i].scale, 1),
                             .up = values_create(n, 1, 2),
+                            .gate_up = floats(2 * n),
                             .dact = values_create(n, 1, 3),
                             .act = calloc((size_t)n, sizeof(double))};
         struct values act = values_zero(n);
-        swiglu_forward(n, p.gate.single, p.up.single, act.single);
+        memcpy(p.gate_up, p.gate.single, (size_t)n * sizeof(float));
+        memcpy(p.gate_up + n, p.up.single, (size_t)n * sizeof(float));
+        swiglu_forward(1, n, DTYPE_F32, p.gate_up, act.single);
         objective(&p);
         expect_close("act", n, act.single, p.act, 1e-6);
-        swiglu_backward(n, p.gate.single, p.up.single, p.dact.single);
-        expect_gradient("dgate", objective, &p, n, p.gate.exact, p.gate.single, 2e-6);
-        expect_gradient("dup", objective, &p, n, p.up.exact, p.up.single, 2e-6);
+        swiglu_backward(1, n, DTYPE_F32, p.gate_up, p.dact.single);
+        expect_gradient("dgate", objective, &p, n, p.gate.exact, p.gate_up, 2e-6);
+        expect_gradient("dup", objective, &p, n, p.up.exact, p.gate_up + n, 2e-6);
         objective(&p); /* its last call had one input moved */
         expect_close("act again", n, p.dact.single, p.act, 1e-6);
         values_destroy(&p.gate);
@@ -57,6 +68,7 @@ static void equals_double_and_finite_differences(void **state)
         values_destroy(&p.dact);
         values_destroy(&act);
         free(p.act);
+        free(p.gate_up);
     }
 }
 
@@ -66,33 +78,31 @@ static void is_silu_at_the_ends(void **state)
     static const struct {
         float gate, act;
     } rows[] = {{0, 0}, {200, 200}, {-200, 0}, {1e30f, 1e30f}};
-    const float one = 1;
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
-        float act;
-        swiglu_forward(1, &rows[i].gate, &one, &act);
+        float act, gate_up[] = {rows[i].gate, 1};
+        swiglu_forward(1, 1, DTYPE_F32, gate_up, &act);
         print_message("silu(%g) = %g\n", (double)rows[i].gate, (double)act);
         assert_true(act == rows[i].act);
     }
-    float nan = NAN, act, d = 1, up = 1;
-    swiglu_forward(1, &nan, &one, &act);
+    float act, d = 1, gate_up[] = {NAN, 1};
+    swiglu_forward(1, 1, DTYPE_F32, gate_up, &act);
     assert_true(isnan(act));
-    swiglu_backward(1, &nan, &up, &d);
-    assert_true(isnan(nan) && isnan(up));
+    swiglu_backward(1, 1, DTYPE_F32, gate_up, &d);
+    assert_true(isnan(gate_up[0]) && isnan(gate_up[1]));
 }
 
 static void has_the_same_bits_on_any_threads_and_address(void **state)
 {
     (void)state;
-    enum { N = 20011 };
+    enum { ROWS = 17, FF = 1177, N = ROWS * FF };
     struct values expect = values_zero(4 * N);
     for (int threads = 1; threads <= 3; threads++) {
         omp_set_num_threads(threads);
         struct values v = values_create(3 * N, 2, 1), room = values_zero(4 * N + 3);
-        float *gate = room.single + threads, *up = gate + N, *dact = up + N;
-        float *act = dact + N;
+        float *gate = room.single + threads, *dact = gate + 2 * N, *act = dact + N;
         memcpy(gate, v.single, 3 * N * sizeof *gate);
-        swiglu_forward(N, gate, up, act);
-        swiglu_backward(N, gate, up, dact);
+        swiglu_forward(ROWS, FF, DTYPE_F32, gate, act);
+        swiglu_backward(ROWS, FF, DTYPE_F32, gate, dact);
         if (threads == 1)
             memcpy(expect.single, gate, 4 * N * sizeof *gate);
         assert_memory_equal(expect.single, gate, 4 * N * sizeof *gate);

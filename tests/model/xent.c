@@ -65,9 +65,10 @@ static struct result run(const struct problem *p, const struct gemm *g, bool gra
 {
     struct result r = {calloc((size_t)p->rows, sizeof *r.nll),
                        values_zero(p->rows * p->dim), values_zero(p->vocab * p->dim)};
-    struct linear head = {p->dim, p->vocab, p->w.single, r.dw.single};
-    int64_t floats = xent_scratch_floats(p->vocab, p->rows);
-    float *scratch = malloc((size_t)floats * sizeof *scratch);
+    struct linear head = {
+        .in = p->dim, .out = p->vocab, .w = p->w.single, .dw = r.dw.single};
+    int64_t bytes = xent_scratch_bytes(DTYPE_F32, p->vocab, p->rows, gradient);
+    void *scratch = malloc((size_t)bytes);
     assert_true(r.nll && scratch);
     xent(g, &head, p->rows, p->x.single, p->target, (float)p->scale, scratch, r.nll,
          gradient ? r.dx.single : NULL);
@@ -125,7 +126,7 @@ static void chunks_and_threads_do_not_show(void **state)
     int late = 520 * p.dim; /* rows of the second chunk */
     expect_gradient("dx, rows 520 to 529", objective, &p, 10 * p.dim, p.x.exact + late,
                     first.dx.single + late, 1e-5);
-    assert_true(xent_scratch_floats(40, 600) < 600 * 40);
+    assert_true(xent_scratch_bytes(DTYPE_F32, 40, 600, true) < 4 * 600 * 40);
     for (int threads = 2; threads <= 3; threads++) {
         omp_set_num_threads(threads);
         struct result r = run(&p, *state, true);

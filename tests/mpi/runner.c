@@ -70,9 +70,11 @@ static void delay(struct chain *c, int what)
     nanosleep(&t, NULL);
 }
 
-static void forward(void *context, int i, int slot, const float *in, float *out)
+static void forward(void *context, int i, int slot, const void *from, void *to)
 {
     struct chain *c = context;
+    const float *in = from;
+    float *out = to;
     int64_t n = c->floats[i];
     c->wrong += (in == NULL) != (c->stage == 0);
     c->wrong += (out == NULL) != (c->stage == c->stages - 1);
@@ -89,9 +91,11 @@ static void forward(void *context, int i, int slot, const float *in, float *out)
     }
 }
 
-static void backward(void *context, int i, int slot, const float *dout, float *din)
+static void backward(void *context, int i, int slot, const void *from, void *to)
 {
     struct chain *c = context;
+    const float *dout = from;
+    float *din = to;
     c->wrong += (din == NULL) != (c->stage == 0);
     c->wrong += (dout == NULL) != (c->stage == c->stages - 1);
     c->wrong += c->holder[slot] != i || c->backwards != i;
@@ -120,8 +124,11 @@ static void run_once(const struct grid *g, struct runner *r, const struct schedu
                       .seed = seed};
     for (int i = 0; i < MAX_MICRO_BATCHES; i++)
         c.holder[i] = -1;
+    int64_t bytes[MAX_MICRO_BATCHES];
+    for (int i = 0; i < s->micro_batches; i++)
+        bytes[i] = floats[i] * (int64_t)sizeof(float);
     struct runner_calls calls = {&c, forward, c.backward_wanted ? backward : NULL};
-    runner_run(r, &calls, floats, wait_s);
+    runner_run(r, &calls, bytes, wait_s);
     assert_int_equal(c.wrong, 0);
     assert_int_equal(c.forwards, s->micro_batches);
     assert_int_equal(c.backwards, c.backward_wanted ? s->micro_batches : 0);
@@ -155,7 +162,8 @@ static void chains_give_known_numbers(void **state)
                 floats[3] = MAX_FLOATS;
                 assert_int_equal(
                     schedule_init(&s, kinds[k], pipeline, micro_batches[m], &err), 0);
-                struct runner *r = runner_create(&g, &s, MAX_FLOATS, &err);
+                struct runner *r =
+                    runner_create(&g, &s, MAX_FLOATS * sizeof(float), &err);
                 assert_non_null(r);
                 double wait_s = 0;
                 for (uint64_t run = 0; run < RUNS; run++)
@@ -181,7 +189,7 @@ static void messages_of_several_pieces(void **state)
         return;
     assert_int_equal(grid_init(&g, world, comm_size(world), 1, &err), 0);
     assert_int_equal(schedule_init(&s, SCHEDULE_1F1B, g.pipeline, M, &err), 0);
-    struct runner *r = runner_create(&g, &s, floats[0], &err);
+    struct runner *r = runner_create(&g, &s, 4 * floats[0], &err);
     assert_non_null(r);
     double wait_s = 0;
     run_once(&g, r, &s, floats, 0, &wait_s);
@@ -193,8 +201,8 @@ static void messages_of_several_pieces(void **state)
 static void bytes_are_those_of_the_plan(void **state)
 {
     (void)state;
-    /* in: slots + 1, but no more than micro-batches; the others two. 1,000 floats are
-     * 1,008 with their padding, and one request a buffer. */
+    /* in: slots + 1, but no more than micro-batches; the others two. 1,000 bytes are
+     * 1,024 with their padding, and one request a buffer. */
     static const struct {
         enum schedule_kind kind;
         int stages, micro_batches, stage, buffers;
@@ -215,7 +223,7 @@ static void bytes_are_those_of_the_plan(void **state)
                                        rows[i].micro_batches, &err),
                          0);
         assert_int_equal(runner_bytes(&g, &s, 1000),
-                         rows[i].buffers * (1008 * 4 + (int64_t)sizeof(void *)));
+                         rows[i].buffers * (1024 + (int64_t)sizeof(void *)));
         schedule_fini(&s);
     }
 }

@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "mpi/zero.h"
 
+#include "mpi/exchange.h"
 #include "src/base/mem.h"
 #include "src/base/rng.h"
+#include "src/optim/master.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -18,7 +20,8 @@
 /* Gradients of every tensor, replica and step are drawn from their coordinates, so that
  * each rank can also compute the whole step alone: the sum over replicas by the tree of
  * zero.h, embedding + head, norm, AdamW. The two must agree in every bit, at every
- * pipeline and data degree; so the bits do not depend on the pipeline either. */
+ * pipeline and data degree; so the bits do not depend on the pipeline either. With bf16
+ * weights the masters have the bits of fp32 ones, and the weights are those rounded. */
 
 /* embed_tokens has more than one message piece for each of two owners. */
 static const struct model_shape shape = {.arch = ARCH_LLAMA,
@@ -39,7 +42,9 @@ enum { STEPS = 3, HEAD_STREAM = 1000 };
 struct model {
     struct model_shape shape;
     struct slab slab;
-    float *weights, *grads;
+    enum dtype precision;
+    void *weights; /* of precision */
+    float *grads;
 };
 
 static float weight_of(const struct tensor *t, int64_t i)
@@ -77,19 +82,37 @@ static void fill_gradients(struct model *m, int replica, int step)
     }
 }
 
+/* Weight i as it should be published. */
+static void set_weight(struct model *m, int64_t i, float master)
+{
+    if (m->precision == DTYPE_BF16)
+        ((uint16_t *)m->weights)[i] = master_weight(master);
+    else
+        ((float *)m->weights)[i] = master;
+}
+
+static bool same_weight(const struct model *m, int64_t i, float master)
+{
+    if (m->precision == DTYPE_BF16)
+        return ((const uint16_t *)m->weights)[i] == master_weight(master);
+    return memcmp((const float *)m->weights + i, &master, sizeof master) == 0;
+}
+
 static void fill_weights(struct model *m)
 {
     for (int e = 0; e < m->slab.entries; e++) {
         const struct slab_entry *entry = &m->slab.entry[e];
         for (int64_t i = 0; i < entry->tensor.elements; i++)
-            m->weights[entry->weight_at + i] = weight_of(&entry->tensor, i);
+            set_weight(m, entry->weight_at + i, weight_of(&entry->tensor, i));
     }
 }
 
 /* Stage `stage` of `stages`, layers split as evenly as they go. */
-static void model_init(struct model *m, bool tied, int stages, int stage)
+static void model_init(struct model *m, bool tied, enum dtype precision, int stages,
+                       int stage)
 {
     struct err err = {0};
+    m->precision = precision;
     m->shape = shape;
     m->shape.tied = tied;
     int first = stage * shape.layers / stages;
@@ -97,7 +120,7 @@ static void model_init(struct model *m, bool tied, int stages, int stage)
     assert_int_equal(slab_init(&m->slab, &m->shape, first, end - first, stage == 0,
                                stage == stages - 1, &err),
                      0);
-    m->weights = mem_array(m->slab.weights, sizeof(float), &err);
+    m->weights = mem_array(m->slab.weights, dtype_bytes(precision), &err);
     m->grads = mem_array(m->slab.grads, sizeof(float), &err);
     assert_non_null(m->weights);
     assert_non_null(m->grads);
@@ -142,11 +165,12 @@ static void serial_step(struct serial *s, int data, int step_no, struct zero_ste
     for (int e = 0; e < slab->entries; e++) {
         const struct slab_entry *entry = &slab->entry[e];
         if (!entry->tied_head)
-            adamw_update(
-                &step->adamw, step->t, step->lr, entry->tensor.decay,
-                clip_scale(step->norm, step->clip), entry->tensor.elements,
-                s->model.weights + entry->weight_at, s->moment[0] + entry->weight_at,
-                s->moment[1] + entry->weight_at, s->model.grads + entry->grad_at);
+            adamw_update(&step->adamw, step->t, step->lr, entry->tensor.decay,
+                         clip_scale(step->norm, step->clip), entry->tensor.elements,
+                         (float *)s->model.weights + entry->weight_at,
+                         s->moment[0] + entry->weight_at,
+                         s->moment[1] + entry->weight_at,
+                         s->model.grads + entry->grad_at);
     }
 }
 
@@ -160,13 +184,14 @@ static int64_t differing(const float *a, const float *b, int64_t n)
 
 static void compare_weights(const struct model *m, const struct serial *s)
 {
+    const float *want = s->model.weights;
     for (int e = 0; e < m->slab.entries; e++) {
         const struct slab_entry *entry = &m->slab.entry[e];
-        const struct slab_entry *want =
+        const struct slab_entry *there =
             slab_find(&s->model.slab, entry->tensor.role, entry->tensor.layer, false);
-        int64_t bad =
-            differing(m->weights + entry->weight_at, s->model.weights + want->weight_at,
-                      entry->tensor.elements);
+        int64_t bad = 0;
+        for (int64_t i = 0; i < entry->tensor.elements; i++)
+            bad += !same_weight(m, entry->weight_at + i, want[there->weight_at + i]);
         if (bad)
             fail_msg("%s of layer %d%s: %lld of %lld weights differ",
                      role_name(entry->tensor.role), entry->tensor.layer,
@@ -175,8 +200,22 @@ static void compare_weights(const struct model *m, const struct serial *s)
     }
 }
 
-static void compare_moments(const struct zero *z, const struct serial *s)
+/* The masters of part i, owned (mem_free). */
+static float *masters_of(const struct zero *z, int i)
 {
+    struct zero_part p = zero_part_at(z, i);
+    int64_t n = p.shard.end - p.shard.begin, half = n / 2;
+    float *x = mem_array(n, sizeof *x, &(struct err){0});
+    assert_non_null(x);
+    zero_get(z, i, 0, half, x);
+    zero_get(z, i, half, n - half, x + half);
+    return x;
+}
+
+/* Both moments and the masters of what this rank owns. */
+static void compare_state(const struct zero *z, const struct serial *s)
+{
+    const float *weights = s->model.weights;
     for (int i = 0; i < zero_parts(z); i++) {
         struct zero_part p = zero_part_at(z, i);
         const struct slab_entry *want =
@@ -186,6 +225,13 @@ static void compare_moments(const struct zero *z, const struct serial *s)
                                        s->moment[k] + want->weight_at + p.shard.begin,
                                        p.shard.end - p.shard.begin),
                              0);
+        float *master = masters_of(z, i);
+        int64_t bad = differing(master, weights + want->weight_at + p.shard.begin,
+                                p.shard.end - p.shard.begin);
+        mem_free(master);
+        if (bad)
+            fail_msg("%s of layer %d: %lld masters differ", role_name(p.tensor.role),
+                     p.tensor.layer, (long long)bad);
     }
 }
 
@@ -209,62 +255,80 @@ static void check_nan(struct zero *z, const struct grid *g, struct model *m,
     assert_false(step.finite);
     assert_int_equal(nonzero(m->grads, m->slab.grads), 0);
     compare_weights(m, s);
-    compare_moments(z, s);
+    compare_state(z, s);
 }
 
 /* Owned weights spread over whatever the others hold. */
 static void check_publish(struct zero *z, struct model *m, const struct serial *s)
 {
-    float *whole = mem_array(m->slab.weights, sizeof *whole, &(struct err){0});
-    assert_non_null(whole);
-    memcpy(whole, m->weights, sizeof *whole * (size_t)m->slab.weights);
+    const float *weights = s->model.weights;
     for (int64_t i = 0; i < m->slab.weights; i++)
-        m->weights[i] = NAN;
+        set_weight(m, i, NAN);
     for (int i = 0; i < zero_parts(z); i++) {
         struct zero_part p = zero_part_at(z, i);
-        memcpy(p.weight, whole + (p.weight - m->weights),
-               sizeof *whole * (size_t)(p.shard.end - p.shard.begin));
+        const struct slab_entry *there =
+            slab_find(&s->model.slab, p.tensor.role, p.tensor.layer, false);
+        const float *from = weights + there->weight_at + p.shard.begin;
+        int64_t n = p.shard.end - p.shard.begin, half = n / 2;
+        zero_put(z, i, 0, half, from);
+        zero_put(z, i, half, n - half, from + half);
     }
-    mem_free(whole);
     zero_publish(z);
     compare_weights(m, s);
 }
 
-/* Two moments of what it owns, and buffers that have a bound of their own. */
+/* 16 bytes a parameter on one rank, 6 + 10/d on d replicas, but for what each stage may
+ * have beside: message buffers, a tied head, lists, and the rounding of shards. */
 static void check_bytes(const struct zero *z, const struct grid *g,
                         const struct model *m)
 {
-    int64_t owned = 0;
+    int64_t owned = 0, parameters = 0, wider = m->precision == DTYPE_BF16 ? 2 : 0;
     for (int i = 0; i < zero_parts(z); i++) {
         struct zero_part p = zero_part_at(z, i);
         owned += p.shard.end - p.shard.begin;
+        parameters += p.tensor.elements;
     }
-    int64_t bytes = zero_bytes(&m->slab, &m->shape, g->data, g->replica);
-    int64_t moments = 2 * 4 * owned, buffers = g->data > 1 ? 16 << 20 : 0;
+    int64_t bytes = zero_bytes(&m->slab, &m->shape, m->precision, g->data, g->replica);
+    int64_t state = (8 + wider) * owned, buffers = g->data > 1 ? 16 << 20 : 0;
     int64_t head = m->shape.tied && g->pipeline > 1 && g->stage == 0 ? 2 << 20 : 0;
     int64_t lists = 1 << 16;
-    if (bytes < moments + head || bytes > moments + buffers + head + lists)
+    if (bytes < state + head || bytes > state + buffers + head + lists)
         fail_msg("%lld bytes, expected %lld to %lld", (long long)bytes,
-                 (long long)(moments + head),
-                 (long long)(moments + buffers + head + lists));
+                 (long long)(state + head),
+                 (long long)(state + buffers + head + lists));
+    if (m->precision != DTYPE_BF16 || m->shape.tied)
+        return;
+    int64_t all = bytes - exchange_bytes(g->data, true) +
+                  (int64_t)dtype_bytes(m->precision) * m->slab.weights +
+                  (int64_t)sizeof(float) * m->slab.grads;
+    double want = (6 + 10.0 / g->data) * (double)parameters;
+    double rounding = 10.0 * m->slab.entries * SHARD_PIECE;
+    if (g->data == 1)
+        assert_in_range(all, 16 * parameters, 16 * parameters + lists);
+    else if ((double)all > want + rounding + (double)lists)
+        fail_msg("%lld bytes of state, expected at most %.0f + %.0f", (long long)all,
+                 want, rounding);
 }
 
-static void check_layout(struct comm *world, int pipeline, bool tied)
+static void check_layout(struct comm *world, int pipeline, bool tied,
+                         enum dtype precision)
 {
     struct err err = {0};
     struct grid g;
     struct model m;
     struct serial s;
     assert_int_equal(grid_init(&g, world, pipeline, 0, &err), 0);
-    model_init(&m, tied, pipeline, g.stage);
-    model_init(&s.model, tied, 1, 0);
+    model_init(&m, tied, precision, pipeline, g.stage);
+    model_init(&s.model, tied, DTYPE_F32, 1, 0);
     for (int k = 0; k < 2; k++) {
         s.moment[k] = mem_array(s.model.slab.weights, sizeof(float), &err);
         assert_non_null(s.moment[k]);
     }
-    struct zero *z = zero_create(&g, &m.slab, &m.shape, m.weights, m.grads, &err);
+    struct zero *z =
+        zero_create(&g, &m.slab, &m.shape, precision, m.weights, m.grads, &err);
     assert_non_null(z);
     check_bytes(z, &g, &m);
+    check_publish(z, &m, &s); /* masters, exactly */
     struct zero_step step = {
         .adamw = {.beta1 = 0.9, .beta2 = 0.95, .eps = 1e-8, .weight_decay = 0.1},
         .lr = 1e-3,
@@ -283,22 +347,25 @@ static void check_layout(struct comm *world, int pipeline, bool tied)
         if (norm != step.norm)
             fail_msg("step %d: norm %.17g, expected %.17g", k, norm, step.norm);
         compare_weights(&m, &s);
-        compare_moments(z, &s);
+        compare_state(z, &s);
     }
     assert_true(spent_s >= 0);
     check_nan(z, &g, &m, &s, step);
+    fill_gradients(&m, g.replica, 0);
+    zero_discard(z);
+    assert_int_equal(nonzero(m.grads, m.slab.grads), 0);
     check_publish(z, &m, &s);
     zero_destroy(z);
 
     /* For evaluation: weights only. */
-    z = zero_create(&g, &m.slab, &m.shape, m.weights, NULL, &err);
+    z = zero_create(&g, &m.slab, &m.shape, precision, m.weights, NULL, &err);
     assert_non_null(z);
     check_publish(z, &m, &s);
     zero_destroy(z);
 
     if (comm_root(world))
-        printf("# pipeline %d x data %d%s: norm %.17g\n", pipeline, g.data,
-               tied ? ", tied" : "", step.norm);
+        printf("# %s, pipeline %d x data %d%s: norm %.17g\n", dtype_name(precision),
+               pipeline, g.data, tied ? ", tied" : "", step.norm);
     for (int k = 0; k < 2; k++)
         mem_free(s.moment[k]);
     model_fini(&s.model);
@@ -312,7 +379,8 @@ static void equals_the_serial_step(void **state)
     int size = comm_size(world);
     for (int pipeline = 1; pipeline <= size; pipeline++)
         for (int tied = 0; tied < 2 && size % pipeline == 0; tied++)
-            check_layout(world, pipeline, tied);
+            for (int half = 0; half < 2; half++)
+                check_layout(world, pipeline, tied, half ? DTYPE_BF16 : DTYPE_F32);
 }
 
 int main(int argc, char **argv)

@@ -2,6 +2,7 @@
 #include "src/optim/adamw.h"
 
 #include "src/base/rng.h"
+#include "src/optim/master.h"
 
 #include <math.h>
 #include <omp.h>
@@ -160,6 +161,41 @@ static void bits_do_not_depend_on_threads_or_range(void **unused)
     free(one.w);
 }
 
+/* Master, moments and cleared gradients have the bits of the fp32 update; the weight is
+ * the master, rounded. */
+static void bf16_keeps_the_master(void **unused)
+{
+    (void)unused;
+    enum { N = 40007 };
+    struct state full = state_create(N), half = state_create(N);
+    uint16_t *w = malloc(N * sizeof *w), *fresh = malloc(N * sizeof *fresh);
+    int16_t *rest = malloc(N * sizeof *rest);
+    assert_true(w && fresh && rest);
+    master_split(N, half.w, w, rest);
+    int threads = omp_get_max_threads();
+    for (int t = 1; t <= STEPS; t++) {
+        set_gradients(&full, t);
+        set_gradients(&half, t);
+        adamw_update(&usual, t, rate(t), t % 2, 0.7, N, full.w, full.m, full.v, full.g);
+        omp_set_num_threads(1 + t % 3);
+        int64_t piece = t % 2 ? N : 9001;
+        for (int64_t at = 0; at < N; at += piece)
+            adamw_update_bf16(&usual, t, rate(t), t % 2, 0.7,
+                              N - at < piece ? N - at : piece, w + at, rest + at,
+                              half.m + at, half.v + at, half.g + at);
+        master_gather(N, w, rest, half.w);
+        assert_memory_equal(full.w, half.w, 4 * N * sizeof *full.w);
+        master_split(N, full.w, fresh, NULL);
+        assert_memory_equal(w, fresh, N * sizeof *w);
+    }
+    omp_set_num_threads(threads);
+    free(full.w);
+    free(half.w);
+    free(w);
+    free(fresh);
+    free(rest);
+}
+
 static void sums_squares(void **unused)
 {
     (void)unused;
@@ -218,6 +254,7 @@ int main(void)
         cmocka_unit_test(an_unseen_element_only_decays),
         cmocka_unit_test(rate_0_moves_only_the_moments),
         cmocka_unit_test(bits_do_not_depend_on_threads_or_range),
+        cmocka_unit_test(bf16_keeps_the_master),
         cmocka_unit_test(sums_squares),
         cmocka_unit_test(clips_as_torch),
     };

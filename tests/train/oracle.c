@@ -54,20 +54,29 @@ struct comm *oracle_ranks(struct comm *world, const struct oracle_layout *l)
 
 static void set_weights(struct engine *e, const struct oracle_model *m)
 {
-    const struct slab *slab = engine_slab(e);
-    for (int i = 0; i < slab->entries; i++) {
-        const struct slab_entry *entry = &slab->entry[i];
+    struct zero *z = engine_zero(e);
+    for (int i = 0; i < zero_parts(z); i++) {
+        struct zero_part p = zero_part_at(z, i);
         char name[96];
-        tensor_hf_name(&entry->tensor, name, sizeof name);
+        tensor_hf_name(&p.tensor, name, sizeof name);
         const struct array *a = arrays_get(m->weights, name);
-        need(a->elements == entry->tensor.elements ? a : NULL, name, "other size");
-        memcpy(engine_weights(e) + entry->weight_at, a->f32,
-               (size_t)a->elements * sizeof(float));
+        need(a->elements == p.tensor.elements ? a : NULL, name, "other size");
+        zero_put(z, i, 0, p.shard.end - p.shard.begin, a->f32 + p.shard.begin);
     }
+    engine_publish(e);
+}
+
+float *oracle_masters(const struct zero *z, int i)
+{
+    struct zero_part p = zero_part_at(z, i);
+    int64_t n = p.shard.end - p.shard.begin;
+    float *x = need(malloc((size_t)(n + 1) * sizeof *x), "masters", "no memory");
+    zero_get(z, i, 0, n, x);
+    return x;
 }
 
 struct engine *oracle_engine(struct comm *c, const struct oracle_model *m,
-                             const struct oracle_layout *l, const struct gemm *gemm,
+                             const struct oracle_layout *l, struct gemm *gemm,
                              int seq_len, int batch, int micro_batches)
 {
     struct err err = {0};
@@ -125,7 +134,8 @@ uint64_t oracle_state_hash(struct comm *c, struct engine *e)
     struct zero *z = engine_zero(e);
     for (int i = 0; i < zero_parts(z); i++) {
         struct zero_part p = zero_part_at(z, i);
-        const float *array[] = {p.weight, p.moment[0], p.moment[1]};
+        float *masters = oracle_masters(z, i);
+        const float *array[] = {masters, p.moment[0], p.moment[1]};
         int64_t n = p.shard.end - p.shard.begin;
         for (int a = 0; a < 3; a++) {
             for (int64_t at = 0; at < n; at += SHARD_PIECE) {
@@ -135,6 +145,7 @@ uint64_t oracle_state_hash(struct comm *c, struct engine *e)
                 sum += hash(h, array[a] + at, (size_t)here * sizeof(float));
             }
         }
+        free(masters);
     }
     comm_sum_u64(c, &sum, 1);
     return sum;

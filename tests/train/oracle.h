@@ -36,7 +36,7 @@ struct comm *oracle_ranks(struct comm *world, const struct oracle_layout *l);
 /* An engine with the model's weights. micro_batches: of a replica. Collective over c,
  * which lasts as long. */
 struct engine *oracle_engine(struct comm *c, const struct oracle_model *m,
-                             const struct oracle_layout *l, const struct gemm *gemm,
+                             const struct oracle_layout *l, struct gemm *gemm,
                              int seq_len, int batch, int micro_batches);
 
 /* `sequences` rows of T ids and of T labels (transformers' way: the label at t belongs
@@ -46,6 +46,9 @@ void oracle_fill(struct batch *b, int sequences, int length, const int32_t *ids,
 
 /* Labels at t >= 1 that count. */
 int64_t oracle_counted(int sequences, int length, const int32_t *labels);
+
+/* The fp32 masters of what this rank owns of part i. Owned (free). */
+float *oracle_masters(const struct zero *z, int i);
 
 /* Sum over all ranks of a hash of (tensor, piece, bits) of weights and moments: equal
  * for equal bits in any layout. Collective over c. */

@@ -92,7 +92,7 @@ static void check_all(struct comm *c, struct engine *e, const struct task *t,
 
 /* One sequence a micro-batch, so that both data degrees have the same ones. */
 static struct bits run(struct comm *c, const struct task *t,
-                       const struct oracle_layout *l, const struct gemm *gemm)
+                       const struct oracle_layout *l, struct gemm *gemm)
 {
     struct err err = {0};
     int micro_batches = t->sequences / l->data, all = t->sequences;
@@ -127,8 +127,7 @@ static struct bits run(struct comm *c, const struct task *t,
     return bits;
 }
 
-static void run_layouts(struct comm *world, const struct task *t,
-                        const struct gemm *gemm)
+static void run_layouts(struct comm *world, const struct task *t, struct gemm *gemm)
 {
     struct bits first[3] = {{0}};
     for (int i = 0; i < LAYOUTS; i++) {
@@ -153,7 +152,7 @@ static void run_layouts(struct comm *world, const struct task *t,
     }
 }
 
-static void run_model(struct comm *world, const char *name, const struct gemm *gemm)
+static void run_model(struct comm *world, const char *name, struct gemm *gemm)
 {
     char path[256];
     struct task t = {.model = oracle_load(name)};

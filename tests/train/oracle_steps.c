@@ -118,10 +118,10 @@ static const struct array *stored(const struct task *t, const char *kind,
 
 /* Arrays that the oracle stored. worst[0..2]: weight, change, moments. */
 static int check_stored(const struct task *t, const struct zero_part *p,
-                        const char *name, double *worst)
+                        const float *weight, const char *name, double *worst)
 {
     static const char *const kinds[] = {"weight", "exp_avg", "exp_avg_sq"};
-    const float *found[] = {p->weight, p->moment[0], p->moment[1]};
+    const float *found[] = {weight, p->moment[0], p->moment[1]};
     if (!stored(t, "weight", name))
         return 0;
     for (int i = 0; i < 3; i++) {
@@ -149,10 +149,10 @@ static int check_stored(const struct task *t, const struct zero_part *p,
 
 /* Norm and samples of every tensor. worst as above. */
 static void check_summary(const struct task *t, const struct zero_part *p,
-                          const char *name, double *worst)
+                          const float *weight, const char *name, double *worst)
 {
     static const char *const kinds[] = {"weight", "exp_avg", "exp_avg_sq"};
-    const float *found[] = {p->weight, p->moment[0], p->moment[1]};
+    const float *found[] = {weight, p->moment[0], p->moment[1]};
     for (int i = 0; i < 3; i++) {
         char place[192];
         int n;
@@ -187,8 +187,10 @@ static void check_final(struct comm *c, struct engine *e, const struct task *t,
         need(p.shard.end - p.shard.begin == p.tensor.elements ? z : NULL, name,
              "cut over ranks");
         seen[0]++;
-        seen[1] += check_stored(t, &p, name, worst);
-        check_summary(t, &p, name, worst);
+        float *weight = oracle_masters(z, i);
+        seen[1] += check_stored(t, &p, weight, name, worst);
+        check_summary(t, &p, weight, name, worst);
+        free(weight);
     }
     comm_sum_i64(c, seen, 2);
     need(seen[0] == table_count(&t->model.shape) && seen[1] == 12 ? c : NULL, "final",
@@ -196,7 +198,7 @@ static void check_final(struct comm *c, struct engine *e, const struct task *t,
 }
 
 static void run(struct comm *c, const struct task *t, const struct oracle_layout *l,
-                const struct gemm *gemm, struct bits *bits)
+                struct gemm *gemm, struct bits *bits)
 {
     struct err err = {0};
     int mine = t->micro_batches / l->data;
@@ -226,8 +228,7 @@ static void run(struct comm *c, const struct task *t, const struct oracle_layout
     engine_destroy(e);
 }
 
-static void run_layouts(struct comm *world, const struct task *t,
-                        const struct gemm *gemm)
+static void run_layouts(struct comm *world, const struct task *t, struct gemm *gemm)
 {
     static struct bits first[5], bits; /* by data degree */
     for (int i = 0; i < LAYOUTS; i++) {

@@ -1,0 +1,189 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "src/base/file.h"
+#include "src/base/suggest.h"
+#include "src/cli/options.h"
+#include "src/gemm/bf16.h"
+#include "src/train/bench.h"
+#include "src/train/bench_report.h"
+#include "src/train/engine.h"
+
+static const struct option bench_options[] = {
+    {"--size", "slice|small|toy|tiny",
+     "the model whose shapes are measured (small): slice is two layers of the 7B's "
+     "width, tiny is for trying the command"},
+    {"--precision", "fp32|bf16|both",
+     "both where this CPU multiplies bf16 by itself, else fp32"},
+    {"--pipeline", "P", "stages of `step` (1); the ranks are P x data"},
+    {"--seconds", "S", "for each row, about (0.3)"},
+    {"--folder", "DIR", "what `disk` writes to (.)"},
+    {"--disk-bytes", "N", "of each rank's file in `disk` (256M)"},
+    {"--memory-bytes", "N",
+     "of each of three arrays in `memory` (256M), and most of an array in `net`"},
+    {"--json", "FILE", "write the rows for machines, - for standard output"},
+    {"--no-profile", NULL, "do not save this machine's profile"},
+    {0}};
+
+static int run(int argc, char **argv, struct comm *world, const struct log *log);
+
+const struct verb verb_bench = {
+    .name = "bench",
+    .arguments = "[gemm|memory|ops|step|net|disk...]",
+    .summary = "measure this machine, and training steps on it",
+    .description =
+        "Without a section, all of them but disk.\n"
+        "gemm: matrix products over the model's shapes, forward and both gradients, "
+        "in each precision and by each backend, beside what stays in registers. "
+        "memory: copy and triad. ops: every other operation, in GB/s beside copy. "
+        "step: "
+        "whole training steps, random weights and tokens, taken apart by kind of work; "
+        "the share of the best product is the figure of merit. net: messages and "
+        "collectives between ranks (under mpirun or srun). disk: writes with sync, "
+        "reads.\n"
+        "Rows are medians with quartiles. FLOPs of a step are 6 a token for each "
+        "parameter of a matrix, the head's included and the embedding's not, and 6 x "
+        "layers x length x hidden for attention; what is computed again counts "
+        "nothing.\n"
+        "The rows are saved in ~/.cache/dusk/HOST, one file a section.",
+    .examples = "dusk bench step --size toy\n"
+                "mpirun -n 2 dusk bench net step --pipeline 2 --json bench.json\n"
+                "BLIS_ARCH_TYPE=3 dusk bench gemm --precision fp32",
+    .options = bench_options,
+    .mpi = true,
+    .run = run};
+
+static const struct section {
+    const char *name;
+    int (*run)(struct bench *b, struct err *err);
+    bool asked; /* runs only when named */
+} sections[] = {{"gemm", bench_gemm, false}, {"memory", bench_memory, false},
+                {"ops", bench_ops, false},   {"step", bench_step, false},
+                {"net", bench_net, false},   {"disk", bench_disk, true}};
+enum { SECTIONS = sizeof sections / sizeof *sections };
+
+static int check_sections(const struct options *o, struct err *err)
+{
+    for (int i = 0; i < o->args; i++) {
+        struct suggest s = suggest_for(o->arg[i]);
+        bool known = false;
+        for (int k = 0; k < SECTIONS; k++) {
+            known = known || strcmp(o->arg[i], sections[k].name) == 0;
+            suggest_try(&s, sections[k].name);
+        }
+        if (!known)
+            return err_set(err, ERR_USAGE,
+                           "no section \"%.40s\"%s%s%s; there are gemm, memory, ops, "
+                           "step, net and disk",
+                           o->arg[i], s.best ? ": did you mean " : "",
+                           s.best ? s.best : "", s.best ? "?" : "");
+    }
+    return 0;
+}
+
+static int read_precision(struct bench *b, const struct options *o, struct err *err)
+{
+    bool native = gemm_bf16_native() && gemm_bf16_built();
+    const char *text = options_text(o, "--precision", native ? "both" : "fp32");
+    b->fp32 = strcmp(text, "fp32") == 0 || strcmp(text, "both") == 0;
+    b->bf16 = strcmp(text, "bf16") == 0 || strcmp(text, "both") == 0;
+    return b->fp32 || b->bf16
+               ? 0
+               : err_set(err, ERR_USAGE,
+                         "--precision: expected fp32, bf16 or both, found \"%.40s\"",
+                         text);
+}
+
+static int read_options(struct bench *b, const struct options *o, struct err *err)
+{
+    const char *name = options_text(o, "--size", "small");
+    const struct bench_size *size = bench_size_named(name);
+    if (!size)
+        return err_set(err, ERR_USAGE,
+                       "--size: expected slice, small, toy or tiny, found \"%.40s\"",
+                       name);
+    b->size = *size;
+    b->folder = options_text(o, "--folder", ".");
+    int64_t pipeline;
+    if (check_sections(o, err) || read_precision(b, o, err) ||
+        options_int(o, "--pipeline", 1, 1, size->shape.layers, &pipeline, err) ||
+        options_int(o, "--disk-bytes", 256000000, 1, INT64_MAX / 2, &b->disk_bytes,
+                    err) ||
+        options_int(o, "--memory-bytes", 256000000, 1, (int64_t)1 << 40,
+                    &b->array_bytes, err) ||
+        options_double(o, "--seconds", 0.3, 0, 3600, &b->seconds, err))
+        return -1;
+    b->pipeline = (int)pipeline;
+    b->schedule = RUN_1F1B;
+    return 0;
+}
+
+static bool wanted(const struct options *o, const struct section *s)
+{
+    for (int i = 0; i < o->args; i++)
+        if (strcmp(o->arg[i], s->name) == 0)
+            return true;
+    return o->args == 0 && !s->asked;
+}
+
+static int write_json(const struct bench *b, const char *path, struct err *err)
+{
+    struct json j = {0};
+    int failed = 0;
+    bench_json(b, NULL, &j);
+    if (strcmp(path, "-") == 0)
+        puts(j.text);
+    else
+        failed = file_write_atomic(path, j.text, strlen(j.text), err);
+    json_fini(&j);
+    return failed;
+}
+
+/* Rank 0 */
+static int report(const struct bench *b, const struct options *o, struct err *err)
+{
+    const char *json = options_text(o, "--json", NULL);
+    char *folder = NULL;
+    int failed = 0;
+    if (!json || strcmp(json, "-") != 0)
+        bench_print(b, stdout);
+    if (json)
+        failed = write_json(b, json, err);
+    if (!failed && !options_flag(o, "--no-profile"))
+        failed = bench_save_profile(b, &folder, err);
+    if (folder && !failed)
+        log_line(b->log, "saved in %s", folder);
+    free(folder);
+    return failed;
+}
+
+static int bench(struct bench *b, const struct options *o, struct err *err)
+{
+    b->gemm = engine_gemm(b->world, err);
+    if (!b->gemm)
+        return -1;
+    int failed = 0;
+    for (int i = 0; !failed && i < SECTIONS; i++)
+        if (wanted(o, &sections[i])) {
+            log_line(b->log, "measuring %s", sections[i].name);
+            failed = sections[i].run(b, err);
+        }
+    if (!failed)
+        failed = comm_agree(b->world, comm_root(b->world) ? report(b, o, err) : 0, err);
+    gemm_destroy(b->gemm);
+    bench_fini(b);
+    return failed;
+}
+
+static int run(int argc, char **argv, struct comm *world, const struct log *log)
+{
+    struct options o = {0};
+    struct bench b = {.world = world, .log = log};
+    struct err err;
+    int failed = options_read(&o, &verb_bench, argc, argv, 0, -1, &err) ||
+                 read_options(&b, &o, &err) || bench(&b, &o, &err);
+    options_fini(&o);
+    return failed ? verb_fail(&verb_bench, world, &err) : 0;
+}

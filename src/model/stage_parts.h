@@ -1,0 +1,42 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef DUSK_MODEL_STAGE_PARTS_H
+#define DUSK_MODEL_STAGE_PARTS_H
+
+/* What a stage is made of: laid out by stage.c, run by stage_run.c. */
+
+#include "src/model/block.h"
+#include "src/model/stage.h"
+
+/* One micro-batch in flight. A stage that only runs forward has one slot, in which all
+ * layers share their arrays. Arrays of [R, D] are of the stage's dtype. */
+struct slot {
+    struct rows rows; /* a copy in the arrays below, when training */
+    int *segment_begin, *position;
+    int32_t *ids;
+    void *embedded;          /* [R, D], embedding stages */
+    void **y;                /* [layers] outputs, [R, D] each; NULL: the caller's */
+    struct block_keep *keep; /* [layers] */
+    const void **stream;     /* [layers + 1] the residual stream as it ran */
+    float *rstd;             /* [R], and below: head stages */
+    void *normed, *dnormed;  /* [R, D] */
+};
+
+struct stage {
+    struct stage_spec spec;
+    struct model_shape shape;
+    struct block_context context;
+    struct block_params *params; /* [layers] */
+    bool packed;                 /* by this stage, since its creation */
+    const void *embed;
+    float *dembed;
+    struct linear head;
+    struct rmsnorm norm;
+    float *cosine, *sine;
+    void *gradient[2]; /* [R, D], training */
+    void *logits;      /* xent's, head stages */
+    float *norm_sums;  /* rmsnorm_backward's, training head stages */
+    double *nll;       /* [R], head stages */
+    struct slot *slot;
+};
+
+#endif

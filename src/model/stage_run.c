@@ -1,0 +1,128 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "src/model/stage_parts.h"
+
+#include "src/base/check.h"
+#include "src/model/element.h"
+#include "src/model/embed.h"
+#include "src/model/xent.h"
+
+#include <string.h>
+
+static struct slot *slot_at(const struct stage *s, int slot)
+{
+    CHECK(slot >= 0 && slot < s->spec.slots, "slot %d of %d", slot, s->spec.slots);
+    return &s->slot[s->spec.training ? slot : 0];
+}
+
+static void begin_slot(const struct stage *s, struct slot *slot,
+                       const struct rows *rows, const int32_t *ids)
+{
+    CHECK(rows->rows <= s->spec.max_rows, "a micro-batch of %d rows, %d planned",
+          rows->rows, s->spec.max_rows);
+    slot->rows = *rows;
+    if (!s->spec.training)
+        return;
+    size_t n = (size_t)rows->rows;
+    memcpy(slot->segment_begin, rows->segment_begin,
+           ((size_t)rows->segments + 1) * sizeof *slot->segment_begin);
+    memcpy(slot->position, rows->position, n * sizeof *slot->position);
+    slot->rows.segment_begin = slot->segment_begin;
+    slot->rows.position = slot->position;
+    if (s->spec.embed)
+        memcpy(slot->ids, ids, n * sizeof *ids);
+}
+
+static void head_forward(struct stage *s, struct slot *slot, const void *x,
+                         const struct stage_loss *loss)
+{
+    const struct rows *rows = &slot->rows;
+    rmsnorm_forward(&s->norm, rows->rows, x, slot->rstd, slot->normed, NULL);
+    xent(s->context.g, &s->head, rows->rows, slot->normed, loss->target,
+         loss->grad_scale, s->logits, s->nll, slot->dnormed);
+    for (int i = 0; i < rows->segments; i++) {
+        double sum = 0;
+        for (int t = rows->segment_begin[i]; t < rows->segment_begin[i + 1]; t++)
+            sum += s->nll[t];
+        loss->nll[i] = sum;
+    }
+    if (loss->row_nll)
+        for (int t = 0; t < rows->rows; t++)
+            loss->row_nll[t] = (float)s->nll[t];
+}
+
+void stage_forward(struct stage *s, int slot_index, const struct rows *rows,
+                   const int32_t *ids, const void *in, void *out,
+                   const struct stage_loss *loss)
+{
+    struct slot *slot = slot_at(s, slot_index);
+    const struct stage *packs = s->spec.lender ? s->spec.lender : s;
+    CHECK(packs->packed || s->spec.dtype == DTYPE_F32,
+          "stage_weights_changed was never called");
+    begin_slot(s, slot, rows, ids);
+    const void *x = in;
+    if (s->spec.embed) {
+        bool only = s->spec.layers == 0 && !s->spec.head;
+        void *embedded = only ? out : slot->embedded;
+        embed_forward(rows->rows, s->shape.hidden, s->spec.dtype, ids, s->embed,
+                      embedded);
+        x = embedded;
+    }
+    slot->stream[0] = x;
+    for (int l = 0; l < s->spec.layers; l++) {
+        void *y = slot->y[l] ? slot->y[l] : out;
+        block_forward(&s->context, &s->params[l], &slot->keep[l], &slot->rows, x, y);
+        slot->stream[l + 1] = x = y;
+    }
+    if (s->spec.head)
+        head_forward(s, slot, x, loss);
+}
+
+/* Through the final norm; returns the gradient of the last layer's output. */
+static const void *head_backward(struct stage *s, struct slot *slot, void *din)
+{
+    int layers = s->spec.layers;
+    void *dx = layers == 0 && !s->spec.embed ? din : s->gradient[0];
+    rmsnorm_backward(&s->norm, slot->rows.rows, slot->dnormed, slot->stream[layers],
+                     slot->rstd, NULL, dx, NULL, s->norm_sums);
+    return dx;
+}
+
+void stage_backward(struct stage *s, int slot_index, const void *dout, void *din)
+{
+    struct slot *slot = slot_at(s, slot_index);
+    CHECK(s->spec.training, "a backward pass of a stage that only runs forward");
+    const void *dy = s->spec.head ? head_backward(s, slot, din) : dout;
+    for (int l = s->spec.layers - 1; l >= 0; l--) {
+        void *dx = l == 0 && !s->spec.embed ? din
+                   : dy == s->gradient[0]   ? s->gradient[1]
+                                            : s->gradient[0];
+        const struct block_params *p = &s->params[l];
+        const struct block_keep *keep = &slot->keep[l];
+        block_backward_input(&s->context, p, keep, &slot->rows, slot->stream[l], dy,
+                             dx);
+        block_backward_weight(&s->context, p, keep, &slot->rows, dy);
+        dy = dx;
+    }
+    if (s->spec.embed)
+        embed_backward(slot->rows.rows, s->shape.hidden, s->spec.dtype, slot->ids, dy,
+                       s->dembed);
+}
+
+void stage_logits(const struct stage *s, int slot, int row, int n, float *logits)
+{
+    CHECK(s->spec.head, "logits of a stage without head");
+    enum dtype t = s->spec.dtype;
+    int dim = s->shape.hidden;
+    const void *x = element_at(t, slot_at(s, slot)->normed, (int64_t)row * dim);
+    linear_forward(s->context.g, &s->head, n, x, dim, 0.0f, DTYPE_F32, logits,
+                   s->shape.vocab);
+}
+
+const void *stage_residual(const struct stage *s, int slot_index, int layer)
+{
+    const struct slot *slot = slot_at(s, slot_index);
+    int l = layer - s->spec.first_layer;
+    if (!s->spec.training || l < 0 || l > s->spec.layers)
+        return NULL;
+    return l == s->spec.layers ? slot->normed : slot->y[l];
+}
