@@ -64,6 +64,14 @@ const char *comm_host(const struct comm *c)
     return c->host;
 }
 
+int64_t comm_host_id(const struct comm *c)
+{
+    uint64_t hash = 14695981039346656037u; /* FNV-1a */
+    for (const char *h = c->host; *h; h++)
+        hash = (hash ^ (unsigned char)*h) * 1099511628211u;
+    return (int64_t)(hash >> 1);
+}
+
 /* Settings that Open MPI reads once, when it starts. */
 static void set_defaults(void)
 {

@@ -73,4 +73,8 @@ void comm_recv(struct comm *c, void *data, size_t bytes, int from);
 /* Name of this rank's host, as MPI gives it ("localhost" for comm_self). */
 const char *comm_host(const struct comm *c);
 
+/* A number made from that name: the same for ranks of one host, and hardly for those of
+ * two. Local. */
+int64_t comm_host_id(const struct comm *c);
+
 #endif

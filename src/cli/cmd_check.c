@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "src/cli/check_memory.h"
 #include "src/cli/options.h"
 #include "src/config/run.h"
 #include "src/config/schema.h"
@@ -12,6 +13,9 @@ static const struct option check_options[] = {
     {"--set", "a.b=VALUE...",
      "override a key of the run file, as train does; VALUE is YAML, so null unsets"},
     {"--print", NULL, "print the whole run as it was understood, defaults included"},
+    {"--memory", NULL,
+     "print where the memory of every rank will go; opens model.init for its shape"},
+    {"--ranks", "N", "of the job, for --memory (pipeline x data)"},
     {"--reference", NULL, "print every key with its explanation; takes no RUN.yaml"},
     {"--precision", NULL,
      "print bf16 or fp32, whichever is faster on this CPU; takes no RUN.yaml"},
@@ -27,11 +31,12 @@ const struct verb verb_check = {
         "Reads the file as train does: an unknown key, a key given twice, a wrong "
         "type, a value out of range or a combination that cannot work is one line, "
         "FILE:LINE:COLUMN, what was expected and what was found, with exit code 2. "
-        "Files that the run names are not opened.\n"
+        "Files that the run names are not opened (but for --memory).\n"
         "If all is well, it says what the run is.",
     .examples =
         "dusk check run.yaml\n"
         "dusk check run.yaml --set optim.lr=2e-5 --set train.steps=100 --print\n"
+        "dusk check run.yaml --memory --ranks 64\n"
         "dusk check --reference > reference.yaml\n"
         "dusk train run.yaml --set train.precision=$(dusk check --precision)",
     .options = check_options,
@@ -71,6 +76,9 @@ static int check(const struct options *o, struct err *err)
 {
     const char *sets[SETS_MAX], *path = o->arg[0];
     int n = 0;
+    int64_t ranks;
+    if (options_int(o, "--ranks", 0, 1, INT32_MAX, &ranks, err))
+        return -1;
     while (n < SETS_MAX && (sets[n] = options_each(o, "--set", n)))
         n++;
     struct run r;
@@ -81,6 +89,8 @@ static int check(const struct options *o, struct err *err)
         err_prefix(err, "%s", path);
     else if (options_flag(o, "--print"))
         rc = print_text(run_format(&r, err));
+    else if (options_flag(o, "--memory"))
+        rc = check_memory(&r, ranks, err);
     else
         print_summary(path, &r);
     run_fini(&r);

@@ -69,6 +69,7 @@ struct run {
         enum run_pipe schedule;
         int split_n; /* 0: auto */
         int *split;
+        double node_gb; /* 0: what is free */
     } parallel;
     struct {
         int64_t every, batches;

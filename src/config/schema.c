@@ -371,6 +371,15 @@ const struct key schema_keys[] = {
      .max = LAYERS_MAX,
      .help = "Layers of each stage, one entry a stage; auto balances the work, "
              "embedding and head included."},
+    {.path = "parallel.node_gb",
+     .type = KEY_DOUBLE,
+     .offset = AT(parallel.node_gb),
+     .missing = "0",
+     .min = 0,
+     .max = 1e6,
+     .help = "GB (1e9 bytes) that the ranks of a host may take together; 0 for what is "
+             "free when the run starts. A run that needs more is refused; dusk check "
+             "--memory shows what it needs."},
     {.path = "eval.every",
      .type = KEY_I64,
      .offset = AT(eval.every),

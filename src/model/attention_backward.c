@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "src/base/clones.h"
+#include "src/base/tally.h"
 #include "src/model/attention_scores.h"
 #include "src/model/attention_tile.h"
 
@@ -235,6 +236,7 @@ void attention_backward(const struct gemm *g, const struct attention_dims *d,
                         const struct attention_gradient *dx)
 {
     struct backward b = {w, out, dout, lse, dx};
+    double begin_s = tally_begin(gemm_tally(g));
     int64_t jobs = (int64_t)attention_list_tiles(w, d, rows) * d->kv_heads;
     for (int64_t n = 0; n < (int64_t)d->kv_heads * w->max_rows; n++)
         atomic_store_explicit(w->turn + n, NOBODY, memory_order_relaxed);
@@ -250,4 +252,5 @@ void attention_backward(const struct gemm *g, const struct attention_dims *d,
             backward_tile(&j, &b);
         }
     }
+    tally_end(gemm_tally(g), TALLY_ATTENTION, begin_s);
 }

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include "src/base/tally.h"
 #include "src/model/attention_scores.h"
 #include "src/model/attention_tile.h"
 
@@ -66,6 +67,7 @@ void attention_forward(const struct gemm *g, const struct attention_dims *d,
                        const struct attention_work *w, const struct rows *rows,
                        const struct attention_input *x, void *out, float *lse)
 {
+    double begin_s = tally_begin(gemm_tally(g));
     int64_t jobs = (int64_t)attention_list_tiles(w, d, rows) * d->kv_heads;
 #pragma omp parallel num_threads(attention_team(w))
     {
@@ -78,4 +80,5 @@ void attention_forward(const struct gemm *g, const struct attention_dims *d,
             forward_tile(&j, out, lse);
         }
     }
+    tally_end(gemm_tally(g), TALLY_ATTENTION, begin_s);
 }

@@ -8,7 +8,33 @@
 /* Arrays of bf16 are moved in words. */
 typedef uint32_t word __attribute__((may_alias, aligned(2)));
 
-enum { COLS = TILE_COLS };
+enum { COLS = TILE_COLS, BLOCK = 8 };
+
+/* BLOCK words. */
+typedef uint32_t block __attribute__((vector_size(32)));
+typedef float float_block __attribute__((vector_size(32)));
+typedef uint16_t half_block __attribute__((vector_size(16)));
+
+/* Line i of x becomes column i. */
+static inline __attribute__((always_inline)) void block_transpose(block *x)
+{
+    block y[BLOCK], z[BLOCK];
+    for (int i = 0; i < BLOCK; i += 2) { /* words of two lines by turns */
+        y[i] = __builtin_shufflevector(x[i], x[i + 1], 0, 8, 1, 9, 4, 12, 5, 13);
+        y[i + 1] = __builtin_shufflevector(x[i], x[i + 1], 2, 10, 3, 11, 6, 14, 7, 15);
+    }
+    for (int i = 0; i < BLOCK; i += 4) /* pairs of words of four lines */
+        for (int k = 0; k < 2; k++) {
+            block a = y[i + k], b = y[i + k + 2];
+            z[i + 2 * k] = __builtin_shufflevector(a, b, 0, 1, 8, 9, 4, 5, 12, 13);
+            z[i + 2 * k + 1] =
+                __builtin_shufflevector(a, b, 2, 3, 10, 11, 6, 7, 14, 15);
+        }
+    for (int i = 0; i < BLOCK / 2; i++) { /* halves */
+        x[i] = __builtin_shufflevector(z[i], z[i + 4], 0, 1, 2, 3, 8, 9, 10, 11);
+        x[i + 4] = __builtin_shufflevector(z[i], z[i + 4], 4, 5, 6, 7, 12, 13, 14, 15);
+    }
+}
 
 /* A panel's rows of an array like q, the first `lanes` of them; the others are empty.
  */
@@ -20,16 +46,18 @@ struct lane_rows {
 static struct lane_rows rows_of(const struct attention_job *j, int panel, const void *x,
                                 int64_t stride)
 {
-    struct lane_rows l = {0};
+    struct lane_rows l;
     int64_t bytes = (int64_t)dtype_bytes(j->d->dtype), dim = j->d->head_dim;
     int lane = panel * COLS, h = lane / j->rows, i = lane % j->rows;
-    for (; l.lanes < COLS && lane + l.lanes < j->lanes; l.lanes++) {
-        int64_t head = (int64_t)j->kv_head * j->shape.group + h;
-        l.row[l.lanes] =
-            (const char *)x + ((j->tile.begin + i) * stride + head * dim) * bytes;
-        if (++i == j->rows) {
+    int64_t head = (int64_t)j->kv_head * j->shape.group + h;
+    const char *row =
+        (const char *)x + ((j->tile.begin + i) * stride + head * dim) * bytes;
+    l.lanes = j->lanes - lane < COLS ? j->lanes - lane : COLS;
+    for (int n = 0; n < l.lanes; n++, row += stride * bytes) {
+        l.row[n] = row;
+        if (++i == j->rows) { /* on to the first row of the next head */
+            row += (dim - i * stride) * bytes;
             i = 0;
-            h++;
         }
     }
     return l;
@@ -80,14 +108,20 @@ void attention_pack_key_steps(const struct attention_job *j, struct attention_ke
 CLONES static void transpose(const struct lane_rows *l, int words,
                              uint32_t *restrict to)
 {
-    for (int i = 0; i < l->lanes; i++) {
-        const word *row = (const word *)l->row[i];
-        for (int e = 0; e < words; e++)
-            to[e * COLS + i] = row[e];
+    for (int i = 0; i < COLS; i += BLOCK) {
+        int whole = i + BLOCK <= l->lanes ? words / BLOCK * BLOCK : 0;
+        for (int e = 0; e < whole; e += BLOCK) {
+            block x[BLOCK];
+            for (int k = 0; k < BLOCK; k++)
+                memcpy(&x[k], l->row[i + k] + 4 * e, sizeof x[k]);
+            block_transpose(x);
+            for (int k = 0; k < BLOCK; k++)
+                memcpy(to + (e + k) * COLS + i, &x[k], sizeof x[k]);
+        }
+        for (int k = i; k < i + BLOCK; k++)
+            for (int e = whole; e < words; e++)
+                to[e * COLS + k] = k < l->lanes ? ((const word *)l->row[k])[e] : 0;
     }
-    for (int i = l->lanes; i < COLS; i++)
-        for (int e = 0; e < words; e++)
-            to[e * COLS + i] = 0;
 }
 
 void attention_pack_lanes(const struct attention_job *j, const void *x, int64_t stride,
@@ -174,32 +208,71 @@ void attention_dot_lanes(const struct attention_job *j, const void *x, const voi
     }
 }
 
-CLONES static void unpack_f32(const float *restrict from, float factor, int dim,
-                              float *restrict to)
+static inline void put(enum dtype t, char *row, int e, float x)
 {
-    for (int e = 0; e < dim; e++)
-        to[e] = from[e * COLS] * factor;
+    if (t == DTYPE_F32)
+        ((float *)(void *)row)[e] = x;
+    else
+        ((uint16_t *)(void *)row)[e] = attention_round(x);
 }
 
-CLONES static void unpack_bf16(const float *restrict from, float factor, int dim,
-                               uint16_t *restrict to)
+/* One panel: column i of from [dim][COLS] times factor[i] into row i. bf16 is rounded
+ * as by attention_round. */
+static inline __attribute__((always_inline)) void
+unpack(const enum dtype t, const struct lane_rows *l, int dim, const float *from,
+       const float *factor, char *const *to)
 {
-    for (int e = 0; e < dim; e++)
-        to[e] = attention_round(from[e * COLS] * factor);
+    for (int i = 0; i < l->lanes; i += BLOCK) {
+        int whole = i + BLOCK <= l->lanes ? dim / BLOCK * BLOCK : 0;
+        for (int e = 0; e < whole; e += BLOCK) {
+            block x[BLOCK];
+            for (int k = 0; k < BLOCK; k++) {
+                float_block line, times;
+                memcpy(&line, from + (e + k) * COLS + i, sizeof line);
+                memcpy(&times, factor + i, sizeof times);
+                x[k] = (block)(line * times);
+            }
+            block_transpose(x);
+            for (int k = 0; k < BLOCK; k++) {
+                half_block half = __builtin_convertvector(
+                    (x[k] + 0x7fffu + (x[k] >> 16 & 1u)) >> 16, half_block);
+                if (t == DTYPE_F32)
+                    memcpy(to[i + k] + 4 * e, &x[k], sizeof x[k]);
+                else
+                    memcpy(to[i + k] + 2 * e, &half, sizeof half);
+            }
+        }
+        for (int k = i; k < l->lanes && k < i + BLOCK; k++)
+            for (int e = whole; e < dim; e++)
+                put(t, to[k], e, from[e * COLS + k] * factor[k]);
+    }
+}
+
+CLONES static void unpack_f32(const struct lane_rows *l, int dim, const float *from,
+                              const float *factor, char *const *to)
+{
+    unpack(DTYPE_F32, l, dim, from, factor, to);
+}
+
+CLONES static void unpack_bf16(const struct lane_rows *l, int dim, const float *from,
+                               const float *factor, char *const *to)
+{
+    unpack(DTYPE_BF16, l, dim, from, factor, to);
 }
 
 void attention_unpack_lanes(const struct attention_job *j, const float *from,
                             const float *factor, int64_t stride, void *x)
 {
     int dim = j->d->head_dim;
-    for (int n = 0; n < j->panels; n++, from += (int64_t)j->shape.wide * COLS) {
+    for (int n = 0; n < j->panels; n++, factor += COLS) {
         struct lane_rows l = rows_of(j, n, x, stride);
-        for (int i = 0; i < l.lanes; i++) {
-            void *to = (char *)x + (l.row[i] - (const char *)x);
-            if (j->shape.step == 1)
-                unpack_f32(from + i, factor[n * COLS + i], dim, to);
-            else
-                unpack_bf16(from + i, factor[n * COLS + i], dim, to);
-        }
+        char *to[COLS];
+        for (int i = 0; i < l.lanes; i++)
+            to[i] = (char *)x + (l.row[i] - (const char *)x);
+        if (j->shape.step == 1)
+            unpack_f32(&l, dim, from, factor, to);
+        else
+            unpack_bf16(&l, dim, from, factor, to);
+        from += (int64_t)j->shape.wide * COLS;
     }
 }

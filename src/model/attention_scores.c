@@ -136,26 +136,36 @@ CLONES static void gradient_f32(int keys, float scale, const float *restrict s,
         }
 }
 
+/* A step of two keys. */
+static inline void gradient_step(float scale2, const float *restrict s,
+                                 const float *restrict dp, const float *restrict lse2,
+                                 const float *restrict delta, uint16_t *restrict p0,
+                                 uint16_t *restrict p1, uint16_t *restrict ds0,
+                                 uint16_t *restrict ds1, uint32_t *restrict step)
+{
+    for (int j = 0; j < COLS; j++) {
+        float x = vexp2(s[j] * scale2 - lse2[j]);
+        float y = vexp2(s[COLS + j] * scale2 - lse2[j]);
+        uint32_t dx = rounded(x * (dp[j] - delta[j]));
+        uint32_t dy = rounded(y * (dp[COLS + j] - delta[j]));
+        p0[j] = (uint16_t)(rounded(x) >> 16);
+        p1[j] = (uint16_t)(rounded(y) >> 16);
+        ds0[j] = (uint16_t)(dx >> 16);
+        ds1[j] = (uint16_t)(dy >> 16);
+        step[j] = pair(dx, dy);
+    }
+}
+
 CLONES static void gradient_bf16(int keys, float scale2, const float *restrict s,
                                  const float *restrict dp, const float *restrict lse2,
                                  const float *restrict delta, int64_t ld,
                                  uint16_t *restrict p, uint16_t *restrict ds,
                                  uint32_t *restrict steps)
 {
-    for (int u = 0; u < keys; u += 2, s += 2 * COLS, dp += 2 * COLS, steps += COLS) {
-        uint16_t *p0 = p + u * ld, *p1 = p0 + ld, *ds0 = ds + u * ld, *ds1 = ds0 + ld;
-        for (int j = 0; j < COLS; j++) {
-            float x = vexp2(s[j] * scale2 - lse2[j]);
-            float y = vexp2(s[COLS + j] * scale2 - lse2[j]);
-            uint32_t dx = rounded(x * (dp[j] - delta[j]));
-            uint32_t dy = rounded(y * (dp[COLS + j] - delta[j]));
-            p0[j] = (uint16_t)(rounded(x) >> 16);
-            p1[j] = (uint16_t)(rounded(y) >> 16);
-            ds0[j] = (uint16_t)(dx >> 16);
-            ds1[j] = (uint16_t)(dy >> 16);
-            steps[j] = pair(dx, dy);
-        }
-    }
+    for (int u = 0; u < keys; u += 2)
+        gradient_step(scale2, s + u * COLS, dp + u * COLS, lse2, delta, p + u * ld,
+                      p + (u + 1) * ld, ds + u * ld, ds + (u + 1) * ld,
+                      steps + u / 2 * COLS);
 }
 
 void attention_scores_gradient(enum dtype dtype, int keys, float scale, const float *s,

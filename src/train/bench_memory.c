@@ -4,13 +4,10 @@
 #include "src/train/bench.h"
 
 #include "src/base/mem.h"
+#include "src/base/stream.h"
 
 #include <omp.h>
 #include <stdio.h>
-
-#if defined(__x86_64__)
-#include <emmintrin.h>
-#endif
 
 enum { PART = 1 << 16 }; /* elements that a thread takes at a time */
 
@@ -20,30 +17,12 @@ struct arrays {
     float *a, *b, *c;
 };
 
-/* a = b + s c; without c, a = b. n: a multiple of 4. */
-static void part(int64_t n, float *a, const float *b, const float *c, float s)
-{
-#if defined(__x86_64__) /* SSE2 is in every x86-64 */
-    __m128 factor = _mm_set1_ps(s);
-    for (int64_t i = 0; i < n; i += 4) {
-        __m128 x = _mm_load_ps(b + i);
-        if (c)
-            x = _mm_add_ps(x, _mm_mul_ps(factor, _mm_load_ps(c + i)));
-        _mm_stream_ps(a + i, x);
-    }
-    _mm_sfence();
-#else
-    for (int64_t i = 0; i < n; i++)
-        a[i] = c ? b[i] + s * c[i] : b[i];
-#endif
-}
-
 static void copy(void *context)
 {
     const struct arrays *x = context;
 #pragma omp parallel for schedule(static) num_threads(x->threads)
     for (int64_t i = 0; i < x->n; i += PART)
-        part(PART, x->a + i, x->b + i, NULL, 0);
+        stream_triad(PART, x->a + i, x->b + i, NULL, 0);
 }
 
 static void triad(void *context)
@@ -51,7 +30,7 @@ static void triad(void *context)
     const struct arrays *x = context;
 #pragma omp parallel for schedule(static) num_threads(x->threads)
     for (int64_t i = 0; i < x->n; i += PART)
-        part(PART, x->a + i, x->b + i, x->c + i, 3.0f);
+        stream_triad(PART, x->a + i, x->b + i, x->c + i, 3.0f);
 }
 
 static int arrays_init(const struct bench *b, struct arrays *x, struct err *err)

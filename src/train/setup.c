@@ -3,7 +3,9 @@
 
 #include "src/base/file.h"
 #include "src/base/mem.h"
+#include "src/train/binding.h"
 #include "src/train/checkpoints.h"
+#include "src/train/run_spec.h"
 #include "src/train/precision.h"
 #include "src/train/weights.h"
 
@@ -151,33 +153,12 @@ static int setup_batches(struct trainer *t, struct err *err)
 
 static int setup_engine(struct trainer *t, struct err *err)
 {
-    const struct run *r = &t->run;
-    int ranks = comm_size(t->world), pipeline = r->parallel.pipeline;
-    int data = r->parallel.data ? r->parallel.data : ranks / pipeline;
-    if (data * pipeline != ranks)
-        return err_set(err, ERR_USAGE,
-                       "parallel.pipeline x parallel.data is %d x %d, expected the "
-                       "number of ranks, %d",
-                       pipeline, data, ranks);
-    int per_pass = data * r->train.micro_batch;
-    if (r->train.global_batch % per_pass != 0)
-        return err_set(err, ERR_USAGE,
-                       "train.global_batch is %d, expected a multiple of data x "
-                       "micro_batch = %d x %d",
-                       r->train.global_batch, data, r->train.micro_batch);
-    t->micro_batches = r->train.global_batch / per_pass;
-    struct engine_spec spec = {
-        .shape = t->start.shape,
-        .pipeline = pipeline,
-        .data = data,
-        .split = r->parallel.split,
-        .split_n = r->parallel.split_n,
-        .seq_len = r->data.seq_len,
-        .batch = r->train.micro_batch,
-        .micro_batches = t->micro_batches,
-        .schedule = r->parallel.schedule == RUN_GPIPE ? SCHEDULE_GPIPE : SCHEDULE_1F1B,
-        .dtype = precision_of(r),
-        .training = true};
+    struct engine_spec spec;
+    if (run_engine_spec(&t->run, &t->start.shape, comm_size(t->world), &spec, err) ||
+        memory_plan_admit(t->world, &spec, (int64_t)(t->run.parallel.node_gb * 1e9),
+                          t->gemm, &t->plan, err))
+        return -1;
+    t->micro_batches = spec.micro_batches;
     t->engine = engine_create(t->world, &spec, t->gemm, err);
     if (!t->engine)
         return -1;
@@ -238,8 +219,10 @@ static void log_setup(const struct trainer *t)
     const struct grid *g = engine_grid(t->engine);
     const struct model_shape *s = engine_shape(t->engine);
     const struct run *r = &t->run;
-    int64_t bytes = engine_bytes(t->engine);
+    int64_t bytes = memory_plan_total(&t->plan);
+    char where[512];
     comm_max_i64(t->world, &bytes, 1);
+    memory_plan_describe(&t->plan, where, sizeof where);
     char split[256] = "";
     for (int i = 0; i < g->pipeline; i++) {
         size_t used = strlen(split);
@@ -257,8 +240,8 @@ static void log_setup(const struct trainer *t)
              "ranks: pipeline %d x data %d, layers %s, %d threads a rank; %s by %s",
              g->pipeline, g->data, split, omp_get_max_threads(),
              precision_name(precision_of(r)), products(t));
-    log_line(t->log, "memory: %.3f GB on the fullest rank, as planned",
-             (double)bytes * 1e-9);
+    log_line(t->log, "memory: %.3f GB on the fullest rank; rank 0: %s",
+             (double)bytes * 1e-9, where);
     double samples = (double)(t->steps * r->train.global_batch);
     log_line(t->log,
              "data: %" PRId64 " windows of %d tokens; %" PRId64 " steps of %d windows "
@@ -293,7 +276,7 @@ int trainer_setup(struct trainer *t, const char *path, const char *const *sets,
         return -1;
     set_rates(t);
     log_setup(t);
-    return 0;
+    return binding_report(t->world, t->log, err);
 }
 
 void trainer_fini(struct trainer *t)

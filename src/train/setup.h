@@ -15,6 +15,7 @@
 #include "src/train/data.h"
 #include "src/train/engine.h"
 #include "src/train/lock.h"
+#include "src/train/memory_plan.h"
 #include "src/train/metrics.h"
 #include "src/train/save.h"
 #include "src/train/start.h"
@@ -32,6 +33,7 @@ struct trainer {
     struct start start;
     struct data *data;
     struct token_set **valid; /* [run.data.valid_sets] */
+    struct memory_plan plan;  /* of this rank */
     struct engine *engine;
     struct lr lr;
     int64_t steps; /* total */

@@ -2,6 +2,7 @@
 #include "src/train/trainer.h"
 
 #include "src/base/clock.h"
+#include "src/base/mem.h"
 #include "src/train/evaluate.h"
 #include "src/train/nonfinite.h"
 #include "src/train/setup.h"
@@ -275,6 +276,15 @@ static int run_steps_to_end(struct trainer *t, struct err *err)
     return 0;
 }
 
+/* What was planned and what it came to, on the fullest rank. */
+static void log_memory(const struct trainer *t)
+{
+    int64_t bytes[2] = {mem_peak_rss_bytes(), memory_plan_total(&t->plan)};
+    comm_max_i64(t->world, bytes, 2);
+    log_line(t->log, "memory: %.3f GB at most on the fullest rank, %.3f GB planned",
+             (double)bytes[0] * 1e-9, (double)bytes[1] * 1e-9);
+}
+
 int train(struct comm *world, const struct log *log, const char *path,
           const char *const *sets, int sets_n, struct err *err)
 {
@@ -282,6 +292,8 @@ int train(struct comm *world, const struct log *log, const char *path,
     stop_watch();
     int failed =
         trainer_setup(&t, path, sets, sets_n, err) || run_steps_to_end(&t, err);
+    if (!failed)
+        log_memory(&t);
     trainer_fini(&t);
     return failed ? -1 : 0;
 }

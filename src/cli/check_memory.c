@@ -1,0 +1,109 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "src/cli/check_memory.h"
+
+#include <inttypes.h>
+#include <omp.h>
+#include <stdio.h>
+
+#include "src/base/check.h"
+#include "src/base/mem.h"
+#include "src/train/memory_plan.h"
+#include "src/train/run_spec.h"
+
+/* The columns: kinds that some rank has. */
+struct table {
+    const struct engine_spec *spec;
+    const struct gemm *gemm;
+    int ranks;
+    bool shown[MEMORY_KINDS];
+    int64_t sum, largest;
+};
+
+static int scan(struct table *t, struct err *err)
+{
+    for (int r = 0; r < t->ranks; r++) {
+        struct memory_plan p;
+        if (memory_plan(t->spec, t->ranks, r, t->gemm, &p, err))
+            return -1;
+        for (int k = 0; k < MEMORY_KINDS; k++)
+            t->shown[k] = t->shown[k] || p.bytes[k] > 0;
+        int64_t total = memory_plan_total(&p);
+        t->sum += total;
+        t->largest = total > t->largest ? total : t->largest;
+    }
+    return 0;
+}
+
+static void print_head(const struct table *t)
+{
+    const struct engine_spec *s = t->spec;
+    printf(
+        "%d rank%s: pipeline %d x data %d, %d x %d tokens a micro-batch, %d of them, "
+        "%s, %d threads\n",
+        t->ranks, t->ranks > 1 ? "s" : "", s->pipeline, s->data, s->batch, s->seq_len,
+        s->micro_batches, dtype_name(s->dtype), omp_get_max_threads());
+    printf("bytes by rank:\n%6s %5s %7s %9s %5s", "rank", "stage", "replica", "layers",
+           "slots");
+    for (int k = 0; k < MEMORY_KINDS; k++)
+        if (t->shown[k])
+            printf(" %18s", memory_kind_name((enum memory_kind)k));
+    printf(" %18s\n", "total");
+}
+
+static int print_rank(const struct table *t, int rank, struct err *err)
+{
+    struct memory_plan p;
+    if (memory_plan(t->spec, t->ranks, rank, t->gemm, &p, err))
+        return -1;
+    char layers[32];
+    snprintf(layers, sizeof layers, "%d:%d", p.first_layer, p.first_layer + p.layers);
+    printf("%6d %5d %7d %9s %5d", rank, p.stage, p.replica, layers, p.slots);
+    for (int k = 0; k < MEMORY_KINDS; k++)
+        if (t->shown[k])
+            printf(" %18" PRId64, p.bytes[k]);
+    printf(" %18" PRId64 "\n", memory_plan_total(&p));
+    return 0;
+}
+
+static void print_sum(const struct table *t)
+{
+    int64_t here = mem_available_bytes();
+    printf("all ranks: %.3f GB, the fullest %.3f GB", (double)t->sum * 1e-9,
+           (double)t->largest * 1e-9);
+    if (here > 0)
+        printf("; this host has %.3f GB free, enough for %" PRId64 " of these ranks",
+               (double)here * 1e-9, here / t->largest);
+    putchar('\n');
+}
+
+static int print(struct table *t, struct err *err)
+{
+    if (scan(t, err))
+        return -1;
+    print_head(t);
+    for (int r = 0; r < t->ranks; r++)
+        if (print_rank(t, r, err))
+            return -1;
+    print_sum(t);
+    return 0;
+}
+
+int check_memory(const struct run *run, int64_t ranks, struct err *err)
+{
+    struct model_shape shape;
+    struct engine_spec spec;
+    int data = run->parallel.data ? run->parallel.data : 1;
+    struct table t = {
+        .spec = &spec,
+        .ranks = to_int(ranks ? ranks : (int64_t)run->parallel.pipeline * data)};
+    if (run_model_shape(run, &shape, err) ||
+        run_engine_spec(run, &shape, t.ranks, &spec, err))
+        return -1;
+    struct gemm *gemm = gemm_create(GEMM_BLIS, gemm_level_here(), err);
+    if (!gemm)
+        return -1;
+    t.gemm = gemm;
+    int failed = print(&t, err);
+    gemm_destroy(gemm);
+    return failed;
+}

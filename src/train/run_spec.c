@@ -1,0 +1,80 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "src/train/run_spec.h"
+
+#include "io/ckpt.h"
+#include "src/param/layer_map.h"
+#include "src/train/precision.h"
+
+int run_model_shape(const struct run *run, struct model_shape *shape, struct err *err)
+{
+    if (!run->model.init) {
+        const struct run_shape *from = &run->model.shape;
+        *shape = (struct model_shape){.arch = from->window ? ARCH_MISTRAL : ARCH_LLAMA,
+                                      .layers = from->layers,
+                                      .hidden = from->hidden,
+                                      .ff = from->ff,
+                                      .heads = from->heads,
+                                      .kv_heads = from->kv_heads,
+                                      .head_dim = from->head_dim,
+                                      .vocab = from->vocab,
+                                      .max_positions = from->max_positions,
+                                      .window = from->window,
+                                      .rope_theta = from->rope_theta,
+                                      .norm_eps = from->norm_eps,
+                                      .tied = from->tied,
+                                      .bos_id = -1,
+                                      .eos_id = -1};
+        if (shape_check(shape, err) == 0)
+            return 0;
+        err->code = ERR_USAGE;
+        return err_prefix(err, "model.shape");
+    }
+    struct ckpt *k = ckpt_open(comm_self(), run->model.init, err);
+    if (!k)
+        return -1;
+    *shape = ckpt_info(k)->shape;
+    int failed = 0;
+    if (run->model.layers) {
+        struct layer_map map = {0};
+        failed = layer_map_parse(&map, run->model.layers, shape->layers, err);
+        if (failed)
+            err_prefix(err, "model.layers");
+        else
+            shape->layers = map.layers;
+        layer_map_fini(&map);
+    }
+    ckpt_close(k);
+    return failed ? -1 : 0;
+}
+
+int run_engine_spec(const struct run *run, const struct model_shape *shape, int ranks,
+                    struct engine_spec *spec, struct err *err)
+{
+    int pipeline = run->parallel.pipeline;
+    int data = run->parallel.data ? run->parallel.data : ranks / pipeline;
+    if (data * pipeline != ranks)
+        return err_set(err, ERR_USAGE,
+                       "parallel.pipeline x parallel.data is %d x %d, expected the "
+                       "number of ranks, %d",
+                       pipeline, data, ranks);
+    int per_pass = data * run->train.micro_batch;
+    if (run->train.global_batch % per_pass != 0)
+        return err_set(err, ERR_USAGE,
+                       "train.global_batch is %d, expected a multiple of data x "
+                       "micro_batch = %d x %d",
+                       run->train.global_batch, data, run->train.micro_batch);
+    *spec = (struct engine_spec){.shape = *shape,
+                                 .pipeline = pipeline,
+                                 .data = data,
+                                 .split = run->parallel.split,
+                                 .split_n = run->parallel.split_n,
+                                 .seq_len = run->data.seq_len,
+                                 .batch = run->train.micro_batch,
+                                 .micro_batches = run->train.global_batch / per_pass,
+                                 .schedule = run->parallel.schedule == RUN_GPIPE
+                                                 ? SCHEDULE_GPIPE
+                                                 : SCHEDULE_1F1B,
+                                 .dtype = precision_of(run),
+                                 .training = true};
+    return 0;
+}

@@ -1,0 +1,20 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef DUSK_TRAIN_RUN_SPEC_H
+#define DUSK_TRAIN_RUN_SPEC_H
+
+/* From a run file to what the engine needs, for those who plan or measure a run without
+ * starting it. Local. */
+
+#include "src/config/run.h"
+#include "src/train/engine.h"
+
+/* The model's shape: model.shape, or that of model.init's checkpoint (opened by this
+ * process alone) through model.layers. -1 with err set. */
+int run_model_shape(const struct run *run, struct model_shape *shape, struct err *err);
+
+/* The engine of a training run on `ranks` ranks; split is borrowed from run. -1 with
+ * err set (ERR_USAGE) if ranks, batches and layers do not go together. */
+int run_engine_spec(const struct run *run, const struct model_shape *shape, int ranks,
+                    struct engine_spec *spec, struct err *err);
+
+#endif

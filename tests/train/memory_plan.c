@@ -1,0 +1,151 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Plans against what creation takes, on whatever ranks it is started with; and the
+ * refusal of what does not fit. */
+#include "src/train/memory_plan.h"
+
+#include "src/gemm/bf16.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static int failed;
+
+static void expect(int ok, const char *what, double found, double wanted)
+{
+    printf("%s: %s: %.0f, expected %.0f\n", ok ? "ok" : "FAIL", what, found, wanted);
+    failed |= !ok;
+}
+
+static struct engine_spec spec_of(int pipeline, int data, enum dtype dtype, bool tied)
+{
+    return (struct engine_spec){.shape = {.layers = 4,
+                                          .hidden = 256,
+                                          .ff = 512,
+                                          .heads = 8,
+                                          .kv_heads = 4,
+                                          .head_dim = 32,
+                                          .vocab = 2048,
+                                          .max_positions = 256,
+                                          .rope_theta = 10000,
+                                          .norm_eps = 1e-5,
+                                          .tied = tied,
+                                          .bos_id = -1,
+                                          .eos_id = -1},
+                                .pipeline = pipeline,
+                                .data = data,
+                                .seq_len = 128,
+                                .batch = 2,
+                                .micro_batches = 4,
+                                .schedule = SCHEDULE_1F1B,
+                                .dtype = dtype,
+                                .training = true};
+}
+
+/* The parts that the engine takes are what it says, to the lists' few bytes. */
+static void plan_is_what_creation_takes(struct comm *world, struct gemm *gemm,
+                                        int pipeline, enum dtype dtype, bool tied)
+{
+    struct err err = {0};
+    int ranks = comm_size(world);
+    struct engine_spec spec = spec_of(pipeline, ranks / pipeline, dtype, tied);
+    struct memory_plan p;
+    if (memory_plan(&spec, ranks, comm_rank(world), gemm, &p, &err)) {
+        printf("FAIL: %s\n", err.text);
+        failed = 1;
+        return;
+    }
+    struct engine *e = engine_create(world, &spec, gemm, &err);
+    if (!e) {
+        printf("FAIL: %s\n", err.text);
+        failed = 1;
+        return;
+    }
+    int64_t planned = memory_plan_total(&p) - p.bytes[MEMORY_DATA] -
+                      p.bytes[MEMORY_PROCESS] - gemm_bf16_workspace_bytes(gemm);
+    int64_t taken = engine_bytes(e);
+    char what[96];
+    snprintf(what, sizeof what, "rank %d of pipeline %d x data %d, %s%s",
+             comm_rank(world), pipeline, ranks / pipeline, dtype_name(dtype),
+             tied ? ", tied" : "");
+    /* Slots are counted one by one, their small lists are rounded up together. */
+    expect(llabs(planned - taken) <= 64 * p.slots, what, (double)planned,
+           (double)taken);
+    engine_destroy(e);
+}
+
+static void largest_and_sum(struct gemm *gemm)
+{
+    struct err err = {0};
+    struct engine_spec spec = spec_of(2, 3, DTYPE_F32, false);
+    int64_t sum = 0, each = 0, most = 0, quick;
+    int64_t largest = memory_plan_largest(&spec, 6, gemm, &quick, &err);
+    for (int r = 0; r < 6; r++) {
+        struct memory_plan p;
+        memory_plan(&spec, 6, r, gemm, &p, &err);
+        each = memory_plan_total(&p);
+        sum += each;
+        most = each > most ? each : most;
+    }
+    expect(largest == most, "largest of 6 ranks", (double)largest, (double)most);
+    expect(quick >= sum - sum / 100 && quick <= sum + sum / 100, "sum of 6 ranks",
+           (double)quick, (double)sum);
+    struct memory_plan p;
+    expect(memory_plan(&spec, 5, 0, gemm, &p, &err) == -1 && err.code == ERR_USAGE,
+           "5 ranks for 2 x 3", err.code, ERR_USAGE);
+}
+
+/* Refused with the change that fits; and what fits is admitted. */
+static void too_much_is_refused(struct comm *world, struct gemm *gemm)
+{
+    static const struct {
+        double room; /* of what one micro-batch's window needs */
+        const char *advice;
+    } rows[] = {{0.5, "hosts"}, {1.02, "train.micro_batch: 1 would fit"}, {4, NULL}};
+    struct err err = {0};
+    struct engine_spec spec = spec_of(1, comm_size(world), DTYPE_F32, false);
+    spec.seq_len = 256;
+    spec.batch = 8;
+    spec.micro_batches = 1;
+    struct engine_spec small = spec;
+    small.batch = 1;
+    small.micro_batches = 8;
+    int64_t needs = memory_plan_largest(&small, comm_size(world), gemm, NULL, &err) *
+                    comm_size(world);
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        struct memory_plan mine;
+        struct engine_spec s = spec;
+        int64_t node = (int64_t)(rows[i].room * (double)needs);
+        err = (struct err){0};
+        int refused = memory_plan_admit(world, &s, node, gemm, &mine, &err);
+        printf("   %.2f: %s\n", rows[i].room, refused ? err.text : "admitted");
+        expect(!refused == !rows[i].advice, "refused", refused,
+               rows[i].advice ? -1 : 0);
+        if (rows[i].advice)
+            expect(strstr(err.text, rows[i].advice) != NULL && err.code == ERR_USAGE,
+                   rows[i].advice, err.code, ERR_USAGE);
+    }
+}
+
+int main(int argc, char **argv)
+{
+    struct err err = {0};
+    struct comm *world = comm_start(&argc, &argv, &err);
+    struct gemm *gemm = world ? engine_gemm(world, &err) : NULL;
+    if (!gemm) {
+        fprintf(stderr, "FAIL: %s\n", err.text);
+        return 1;
+    }
+    for (int pipeline = 1; pipeline <= comm_size(world); pipeline *= 2)
+        for (int tied = 0; tied < 2; tied++)
+            for (int bf16 = 0; bf16 < 2; bf16++)
+                plan_is_what_creation_takes(world, gemm, pipeline,
+                                            bf16 ? DTYPE_BF16 : DTYPE_F32, tied);
+    largest_and_sum(gemm);
+    too_much_is_refused(world, gemm);
+    gemm_destroy(gemm);
+    int64_t code = failed;
+    comm_max_i64(world, &code, 1);
+    comm_finish(world);
+    return (int)code;
+}
