@@ -5,6 +5,7 @@
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include <cmocka.h>
@@ -49,11 +50,33 @@ static void adds_gradients_in_row_order_on_any_threads(void **state)
     values_destroy(&start);
 }
 
+static void does_the_same_in_bf16(void **state)
+{
+    (void)state;
+    struct values table = values_create(VOCAB * DIM, 1, 1);
+    struct values dx = values_create(ROWS * DIM, 1, 2), x = values_zero(ROWS * DIM);
+    struct values expect = values_zero(VOCAB * DIM), got = values_zero(VOCAB * DIM);
+    uint16_t *table_bits = values_round(&table), *dx_bits = values_round(&dx);
+    uint16_t x_bits[ROWS * DIM];
+    embed_forward(ROWS, DIM, DTYPE_F32, ids, table.single, x.single);
+    embed_forward(ROWS, DIM, DTYPE_BF16, ids, table_bits, x_bits);
+    expect_rounded("x", x.n, x_bits, x.single);
+    embed_backward(ROWS, DIM, DTYPE_F32, ids, dx.single, expect.single);
+    embed_backward(ROWS, DIM, DTYPE_BF16, ids, dx_bits, got.single);
+    assert_memory_equal(got.single, expect.single, VOCAB * DIM * sizeof(float));
+    struct values *all[] = {&table, &dx, &x, &expect, &got};
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++)
+        values_destroy(all[i]);
+    free(table_bits);
+    free(dx_bits);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(takes_rows),
         cmocka_unit_test(adds_gradients_in_row_order_on_any_threads),
+        cmocka_unit_test(does_the_same_in_bf16),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -188,6 +188,29 @@ void values_destroy(struct values *v)
     *v = (struct values){0};
 }
 
+uint16_t *values_round(struct values *v)
+{
+    uint16_t *bits = calloc((size_t)v->n, sizeof *bits);
+    assert_non_null(bits);
+    for (int i = 0; i < v->n; i++) {
+        bits[i] = bf16_from_f32(v->single[i]);
+        v->single[i] = bf16_to_f32(bits[i]);
+        v->exact[i] = (double)v->single[i];
+    }
+    return bits;
+}
+
+void expect_rounded(const char *what, int n, const uint16_t *got, const float *single)
+{
+    int differ = 0;
+    for (int i = 0; i < n; i++)
+        if (got[i] != bf16_from_f32(single[i]) && differ++ == 0)
+            print_message("%s[%d]: %.9g, expected %.9g rounded\n", what, i,
+                          (double)bf16_to_f32(got[i]), (double)single[i]);
+    print_message("%-24s %6d values, %d differ\n", what, n, differ);
+    assert_int_equal(differ, 0);
+}
+
 double values_error(int n, const float *single, const double *exact)
 {
     double error = 0, largest = 0;

@@ -39,6 +39,13 @@ struct values values_create(int n, double scale, uint64_t stream);
 struct values values_zero(int n);
 void values_destroy(struct values *v);
 
+/* bf16: rounds both arrays in place and returns the same values as bf16; owned (free).
+ */
+uint16_t *values_round(struct values *v);
+
+/* Checks that `got` is `single` [n] rounded, bit for bit. */
+void expect_rounded(const char *what, int n, const uint16_t *got, const float *single);
+
 /* Largest |single - exact|, over the largest |exact| unless that is all but 0. */
 double values_error(int n, const float *single, const double *exact);
 

@@ -136,12 +136,49 @@ static void has_the_same_bits_on_any_threads_and_address(void **state)
         values_destroy(all[i]);
 }
 
+static void does_the_same_in_bf16(void **state)
+{
+    (void)state;
+    enum { ROWS = 70, DIM = 150, N = ROWS * DIM, BLOCKS = 2 };
+    struct values x = values_create(N, 1, 1), w = values_create(DIM, 1, 2);
+    struct values dy = values_create(N, 1, 3), residual = values_create(N, 1, 4);
+    struct values y = values_zero(N), dx = values_zero(N), dw = values_zero(DIM);
+    struct values dw2 = values_zero(DIM);
+    uint16_t *in[] = {values_round(&x), values_round(&w), values_round(&dy),
+                      values_round(&residual)};
+    uint16_t *out = calloc(3 * N, sizeof *out), *dx2 = out + N, *copy = out + 2 * N;
+    float rstd[ROWS], rstd2[ROWS], sums[BLOCKS * DIM];
+    struct rmsnorm norm = {.dim = DIM, .eps = 1e-5f, .w = w.single, .dw = dw.single};
+    struct rmsnorm norm2 = {
+        .dim = DIM, .dtype = DTYPE_BF16, .eps = 1e-5f, .w = in[1], .dw = dw2.single};
+    assert_non_null(out);
+    rmsnorm_forward(&norm, ROWS, x.single, rstd, y.single, NULL);
+    rmsnorm_forward(&norm2, ROWS, in[0], rstd2, out, copy);
+    assert_memory_equal(rstd, rstd2, sizeof rstd);
+    assert_memory_equal(copy, in[0], N * sizeof *copy);
+    expect_rounded("y", N, out, y.single);
+    rmsnorm_backward(&norm, ROWS, dy.single, x.single, rstd, residual.single, dx.single,
+                     NULL, sums);
+    memset(out, 0, N * sizeof *out);
+    rmsnorm_backward(&norm2, ROWS, in[2], in[0], rstd, in[3], dx2, out, sums);
+    expect_rounded("y again", N, out, y.single);
+    expect_rounded("dx", N, dx2, dx.single);
+    assert_memory_equal(dw.single, dw2.single, DIM * sizeof(float));
+    struct values *all[] = {&x, &w, &dy, &residual, &y, &dx, &dw, &dw2};
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++)
+        values_destroy(all[i]);
+    for (size_t i = 0; i < sizeof in / sizeof *in; i++)
+        free(in[i]);
+    free(out);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(equals_double_and_finite_differences),
         cmocka_unit_test(may_work_in_place),
         cmocka_unit_test(has_the_same_bits_on_any_threads_and_address),
+        cmocka_unit_test(does_the_same_in_bf16),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

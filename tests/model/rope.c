@@ -116,12 +116,47 @@ static void has_the_same_bits_on_any_threads(void **state)
     }
 }
 
+/* As the block turns q and k of fused rows; v's columns stay. */
+static void does_the_same_in_bf16_on_fused_rows(void **state)
+{
+    (void)state;
+    enum { ROWS = 9, HEADS = 5, DIM = 24, REST = 7, STRIDE = HEADS * DIM + REST };
+    static const int position[ROWS] = {0, 1, 2, 39, 0, 7, 7, 8, 9};
+    struct values x = values_create(ROWS * STRIDE, 1, 1);
+    struct values c = values_zero(POSITIONS * DIM / 2), s = values_zero(c.n);
+    rope_table(POSITIONS, DIM, 1e4, c.single, s.single);
+    for (int back = 0; back < 2; back++) {
+        uint16_t *bits = values_round(&x);
+        if (back) {
+            rope_backward(ROWS, HEADS, DIM, position, c.single, s.single, DTYPE_F32,
+                          x.single, STRIDE);
+            rope_backward(ROWS, HEADS, DIM, position, c.single, s.single, DTYPE_BF16,
+                          bits, STRIDE);
+        } else {
+            rope_forward(ROWS, HEADS, DIM, position, c.single, s.single, DTYPE_F32,
+                         x.single, STRIDE);
+            rope_forward(ROWS, HEADS, DIM, position, c.single, s.single, DTYPE_BF16,
+                         bits, STRIDE);
+        }
+        expect_rounded(back ? "back" : "forward", x.n, bits, x.single);
+        for (int t = 0; t < ROWS && !back; t++)
+            for (int j = HEADS * DIM; j < STRIDE; j++)
+                assert_true((double)x.single[t * STRIDE + j] ==
+                            x.exact[t * STRIDE + j]);
+        free(bits);
+    }
+    values_destroy(&x);
+    values_destroy(&c);
+    values_destroy(&s);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(equals_double_and_finite_differences),
         cmocka_unit_test(rounds_far_angles_as_transformers),
         cmocka_unit_test(has_the_same_bits_on_any_threads),
+        cmocka_unit_test(does_the_same_in_bf16_on_fused_rows),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

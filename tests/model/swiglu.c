@@ -112,12 +112,35 @@ static void has_the_same_bits_on_any_threads_and_address(void **state)
     values_destroy(&expect);
 }
 
+static void does_the_same_in_bf16(void **state)
+{
+    (void)state;
+    enum { ROWS = 5, FF = 117, N = ROWS * FF };
+    struct values gate_up = values_create(2 * N, 4, 1), dact = values_create(N, 1, 2);
+    struct values act = values_zero(N);
+    uint16_t *gate_up_bits = values_round(&gate_up), *dact_bits = values_round(&dact);
+    uint16_t act_bits[N];
+    swiglu_forward(ROWS, FF, DTYPE_F32, gate_up.single, act.single);
+    swiglu_forward(ROWS, FF, DTYPE_BF16, gate_up_bits, act_bits);
+    expect_rounded("act", N, act_bits, act.single);
+    swiglu_backward(ROWS, FF, DTYPE_F32, gate_up.single, dact.single);
+    swiglu_backward(ROWS, FF, DTYPE_BF16, gate_up_bits, dact_bits);
+    expect_rounded("dgate, dup", 2 * N, gate_up_bits, gate_up.single);
+    expect_rounded("act again", N, dact_bits, dact.single);
+    values_destroy(&gate_up);
+    values_destroy(&dact);
+    values_destroy(&act);
+    free(gate_up_bits);
+    free(dact_bits);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(equals_double_and_finite_differences),
         cmocka_unit_test(is_silu_at_the_ends),
         cmocka_unit_test(has_the_same_bits_on_any_threads_and_address),
+        cmocka_unit_test(does_the_same_in_bf16),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

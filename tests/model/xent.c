@@ -18,6 +18,7 @@ struct problem {
     double scale;
     int32_t *target;
     struct values x, w;
+    uint16_t *x_bits, *w_bits; /* NULL: fp32 */
     double *logits, *nll;
 };
 
@@ -34,8 +35,16 @@ static void problem_init(struct problem *p, int rows, int dim, int vocab)
     p->w = values_create(vocab * dim, 1, 2);
 }
 
+static void problem_round(struct problem *p)
+{
+    p->x_bits = values_round(&p->x);
+    p->w_bits = values_round(&p->w);
+}
+
 static void problem_fini(struct problem *p)
 {
+    free(p->x_bits);
+    free(p->w_bits);
     free(p->target);
     free(p->logits);
     free(p->nll);
@@ -67,8 +76,22 @@ static struct result run(const struct problem *p, const struct gemm *g, bool gra
                        values_zero(p->rows * p->dim), values_zero(p->vocab * p->dim)};
     struct linear head = {
         .in = p->dim, .out = p->vocab, .w = p->w.single, .dw = r.dw.single};
-    int64_t bytes = xent_scratch_bytes(DTYPE_F32, p->vocab, p->rows, gradient);
+    enum dtype t = p->x_bits ? DTYPE_BF16 : DTYPE_F32;
+    int64_t bytes = xent_scratch_bytes(t, p->vocab, p->rows, gradient);
     void *scratch = malloc((size_t)bytes);
+    uint16_t *dx = calloc((size_t)r.dx.n, sizeof *dx);
+    if (p->x_bits) {
+        head.dtype = DTYPE_BF16;
+        head.w = p->w_bits;
+        assert_true(r.nll && scratch && dx);
+        xent(g, &head, p->rows, p->x_bits, p->target, (float)p->scale, scratch, r.nll,
+             gradient ? dx : NULL);
+        dtype_to_f32(DTYPE_BF16, dx, r.dx.n, r.dx.single);
+        free(scratch);
+        free(dx);
+        return r;
+    }
+    free(dx);
     assert_true(r.nll && scratch);
     xent(g, &head, p->rows, p->x.single, p->target, (float)p->scale, scratch, r.nll,
          gradient ? r.dx.single : NULL);
@@ -141,6 +164,48 @@ static void chunks_and_threads_do_not_show(void **state)
     problem_fini(&p);
 }
 
+/* The loss comes from fp32 logits; dz and dx are rounded. 600 rows are two chunks whose
+ * gradients are gathered. */
+static void rounds_the_gradient_in_bf16(void **state)
+{
+    static const int rows[][3] = {{1, 8, 5}, {30, 4, 18}, {600, 6, 40}};
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        struct problem p;
+        problem_init(&p, rows[i][0], rows[i][1], rows[i][2]);
+        problem_round(&p);
+        struct result first = {0};
+        print_message("%d rows of %d, vocabulary %d\n", p.rows, p.dim, p.vocab);
+        for (int threads = 1; threads <= 3; threads++) {
+            omp_set_num_threads(threads);
+            struct result r = run(&p, *state, true), loss = run(&p, *state, false);
+            assert_memory_equal(r.nll, loss.nll, (size_t)p.rows * sizeof *r.nll);
+            result_fini(&loss);
+            if (threads == 1) {
+                first = r;
+                continue;
+            }
+            assert_memory_equal(r.nll, first.nll, (size_t)p.rows * sizeof *r.nll);
+            assert_memory_equal(r.dx.single, first.dx.single,
+                                (size_t)r.dx.n * sizeof(float));
+            assert_memory_equal(r.dw.single, first.dw.single,
+                                (size_t)r.dw.n * sizeof(float));
+            result_fini(&r);
+        }
+        objective(&p);
+        double error = 0;
+        for (int t = 0; t < p.rows; t++)
+            error = fmax(error, fabs(first.nll[t] - p.nll[t]));
+        print_message("largest error of the loss %.2e\n", error);
+        assert_true(error < 2e-6);
+        int late = (p.rows > 1 ? p.rows - 2 : 0) * p.dim; /* a counted row */
+        expect_gradient("dx, a late row", objective, &p, p.dim, p.x.exact + late,
+                        first.dx.single + late, 8e-3);
+        expect_gradient("dw", objective, &p, p.w.n, p.w.exact, first.dw.single, 8e-3);
+        result_fini(&first);
+        problem_fini(&p);
+    }
+}
+
 static void passes_bad_values_on(void **state)
 {
     struct problem p;
@@ -176,6 +241,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(equals_double_and_finite_differences),
         cmocka_unit_test(chunks_and_threads_do_not_show),
+        cmocka_unit_test(rounds_the_gradient_in_bf16),
         cmocka_unit_test(passes_bad_values_on),
     };
     return cmocka_run_group_tests(tests, create_gemm, destroy_gemm);
