@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+# shellcheck shell=sh
 # Sourced: a Slurm of its own on this machine, with virtual nodes n1, n2, ... for tests.
 #     cluster_start FOLDER NODES   exports SLURM_CONF; 1 if it does not come up
 #     cluster_stop FOLDER
@@ -51,11 +52,13 @@ END
 cluster_start() {
     port=$((20000 + $$ % 20000))
     mkdir -p "$1/state" || return 1
-    # Nodes of one host share its name: Open MPI's shared memory needs a folder for each.
+    # Nodes of one host share its name, and a requeued job its id: Open MPI's shared memory
+    # then meets segments that are not its own, and crashes. The ranks talk over TCP.
     cat >"$1/task_prolog.sh" <<END
 #!/bin/sh
-mkdir -p "$1/shm-\$SLURMD_NODENAME"
-echo "export OMPI_MCA_btl_vader_backing_directory=$1/shm-\$SLURMD_NODENAME"
+mkdir -p "$1/session-\$SLURMD_NODENAME"
+echo "export OMPI_MCA_orte_tmpdir_base=$1/session-\$SLURMD_NODENAME"
+echo "export OMPI_MCA_btl=self,tcp"
 echo "export OMPI_MCA_btl_tcp_if_include=lo"
 END
     chmod +x "$1/task_prolog.sh"
