@@ -9,7 +9,7 @@
 
 #include "src/base/clock.h"
 
-enum tally_kind { TALLY_GEMM, TALLY_ATTENTION, TALLY_KINDS };
+enum tally_kind { TALLY_GEMM, TALLY_ATTENTION, TALLY_PACKING, TALLY_KINDS };
 
 struct tally {
     double seconds[TALLY_KINDS];

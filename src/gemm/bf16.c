@@ -207,22 +207,26 @@ void gemm_packed_destroy(struct gemm_packed *p)
     mem_free(p);
 }
 
-void gemm_packed_fill(struct gemm_packed *p, enum gemm_op op_b, const uint16_t *b,
-                      int64_t ldb)
+static void transpose(struct gemm_packed *p, struct bf16_matrix from)
 {
-    struct bf16_matrix from = matrix(op_b, b, ldb);
-    if (p->g->onednn) {
-        bf16_onednn_fill(p->g->onednn, p->k, p->n, from, p->data);
-        return;
-    }
-    if (p->g->bf16 == GEMM_OWN) {
-        bf16_pack_all(p->g, p->k, p->n, from, (uint32_t *)(void *)p->data);
-        return;
-    }
 #pragma omp parallel for schedule(static)
     for (int64_t j = 0; j < p->n; j++) /* as n x k: plain loops then run along memory */
         for (int64_t l = 0; l < p->k; l++)
             p->data[j * p->k + l] = from.p[l * from.row + j * from.col];
+}
+
+void gemm_packed_fill(struct gemm_packed *p, enum gemm_op op_b, const uint16_t *b,
+                      int64_t ldb)
+{
+    struct bf16_matrix from = matrix(op_b, b, ldb);
+    double begin_s = tally_begin(p->g->tally);
+    if (p->g->onednn)
+        bf16_onednn_fill(p->g->onednn, p->k, p->n, from, p->data);
+    else if (p->g->bf16 == GEMM_OWN)
+        bf16_pack_all(p->g, p->k, p->n, from, (uint32_t *)(void *)p->data);
+    else
+        transpose(p, from);
+    tally_end(p->g->tally, TALLY_PACKING, begin_s);
 }
 
 void gemm_bf16_packed(const struct gemm *g, int64_t m, int64_t n, int64_t k,

@@ -48,8 +48,9 @@ struct gemm *gemm_create(enum gemm_backend backend, enum gemm_level level,
                          struct err *err);
 void gemm_destroy(struct gemm *g); /* NULL is fine */
 
-/* From now on the seconds of products are added to the tally, which must outlive g;
- * tiles are not counted. NULL (as created): nobody looks at the clock. Local. */
+/* From now on the seconds of products and of packing weights are added to the tally,
+ * which must outlive g; tiles are not counted. NULL (as created): nobody looks at the
+ * clock. Local. */
 struct tally;
 void gemm_set_tally(struct gemm *g, struct tally *tally);
 struct tally *gemm_tally(const struct gemm *g); /* for operations that add their own */

@@ -105,8 +105,15 @@ int bench_disk(struct bench *b, struct err *err);
 int bench_product_rate(struct bench *b, bool bf16, int64_t m, int64_t n, int64_t k,
                        struct bench_value *rate, struct err *err);
 
-/* Copy by all threads of this rank. Local. */
-int bench_copy_rate(struct bench *b, double *gb_per_s, struct err *err);
+/* Copy and triad by all threads of this rank, GB/s. Local. */
+int bench_copy_rates(struct bench *b, double *copy_gb, double *triad_gb,
+                     struct err *err);
+
+/* Adds attention alone, both ways, over `segments` of `length` rows; product: the rate
+ * that its share is taken of. Local. */
+struct attention_dims;
+int bench_attention(struct bench *b, const struct attention_dims *dims, int segments,
+                    int length, double product, struct err *err);
 
 /* FLOPs of a training step of `tokens` tokens: 6 for each parameter of a matrix, the
  * head's included and the embedding's not, and 6 L T D for attention's causal half;

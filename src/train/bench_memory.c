@@ -50,12 +50,15 @@ static void arrays_fini(struct arrays *x)
     mem_free(x->c);
 }
 
-int bench_copy_rate(struct bench *b, double *gb_per_s, struct err *err)
+int bench_copy_rates(struct bench *b, double *copy_gb, double *triad_gb,
+                     struct err *err)
 {
     struct arrays x;
     int failed = arrays_init(b, &x, err);
-    if (!failed)
-        *gb_per_s = 8e-9 * (double)x.n / bench_seconds(b, copy, &x).median;
+    if (!failed) {
+        *copy_gb = 8e-9 * (double)x.n / bench_seconds(b, copy, &x).median;
+        *triad_gb = 12e-9 * (double)x.n / bench_seconds(b, triad, &x).median;
+    }
     arrays_fini(&x);
     return failed;
 }

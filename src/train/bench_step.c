@@ -92,8 +92,9 @@ static int one_step(struct run_step *r, struct step *s)
     s->part[PRODUCTS] = products;
     s->part[ATTENTION] = attention;
     s->part[WAITING] = wait_s + (agreed - passed) + z.wait_s;
-    s->part[OPTIMIZER] = end - agreed - z.wait_s;
-    s->part[OTHER] = passed - begin - wait_s - products - attention;
+    double packing = r->tally.seconds[TALLY_PACKING];
+    s->part[OPTIMIZER] = end - agreed - z.wait_s - packing;
+    s->part[OTHER] = passed - begin - wait_s - products - attention + packing;
     return isfinite(loss) && z.finite ? 0 : -1;
 }
 
@@ -176,6 +177,7 @@ static int measure(struct bench *b, bool bf16, struct err *err)
                                .seq_len = z->seq_len,
                                .batch = z->micro_batch,
                                .micro_batches = z->micro_batches,
+                               .dtype = bf16 ? DTYPE_BF16 : DTYPE_F32,
                                .schedule = b->schedule == RUN_GPIPE ? SCHEDULE_GPIPE
                                                                     : SCHEDULE_1F1B,
                                .training = true};

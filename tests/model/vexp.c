@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* vexp against libm's exp in double, over the floats. */
+/* vexp and vexp2 against libm's in double, over the floats. */
 #include "src/model/vexp.h"
 
 #include "src/base/clones.h"
@@ -81,6 +81,37 @@ static void keeps_the_special_values(void **state)
     assert_true(isfinite(vexp(88.72f)));
 }
 
+CLONES static void powers(const float *restrict x, float *restrict y)
+{
+    for (int i = 0; i < BATCH; i++)
+        y[i] = vexp2(x[i]);
+}
+
+static void powers_of_two_are_near_enough_for_bf16(void **state)
+{
+    (void)state;
+    double worst = 0;
+    for (int k = 0; k < 20000; k++) { /* from 1 down to -129 */
+        float x[BATCH], y[BATCH];
+        for (int i = 0; i < BATCH; i++)
+            x[i] = 1.0f - (float)(k * BATCH + i) * (130.0f / (20000 * BATCH));
+        powers(x, y);
+        for (int i = 0; i < BATCH; i++) {
+            float alone = vexp2(x[i]);
+            double exact = exp2((double)x[i]);
+            assert_memory_equal(&alone, &y[i], sizeof alone);
+            if (x[i] < -126.5f)
+                assert_true(y[i] == 0);
+            else
+                worst = fmax(worst, fabs((double)y[i] / exact - 1));
+        }
+    }
+    print_message("2^x: largest relative error %.2e\n", worst);
+    assert_true(worst <= 3e-6);
+    assert_true(vexp2(0) == 1 && vexp2(-1e30f) == 0 && vexp2(-INFINITY) == 0);
+    assert_true(vexp2(-20) == 0x1p-20f && isnan(vexp2(NAN)));
+}
+
 /* A clone of another CPU level must agree, so the scalar form must with the vector. */
 static void gives_the_same_bits_alone_and_in_a_vector(void **state)
 {
@@ -103,6 +134,7 @@ int main(void)
         cmocka_unit_test(is_within_two_ulps_everywhere),
         cmocka_unit_test(keeps_the_special_values),
         cmocka_unit_test(gives_the_same_bits_alone_and_in_a_vector),
+        cmocka_unit_test(powers_of_two_are_near_enough_for_bf16),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
