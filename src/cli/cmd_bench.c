@@ -10,14 +10,18 @@
 #include "src/train/bench.h"
 #include "src/train/bench_report.h"
 #include "src/train/engine.h"
+#include "src/train/precision.h"
+#include "src/train/run_spec.h"
 
 static const struct option bench_options[] = {
     {"--size", "slice|small|toy|tiny",
      "the model whose shapes are measured (small): slice is two layers of the 7B's "
      "width, tiny is for trying the command"},
+    {"--run", "RUN.yaml",
+     "model, batch, pipeline and precision of a run instead of a size"},
     {"--precision", "fp32|bf16|both",
-     "both where this CPU multiplies bf16 by itself, else fp32"},
-    {"--pipeline", "P", "stages of `step` (1); the ranks are P x data"},
+     "both where this CPU multiplies bf16 by itself, else fp32; with --run, the run's"},
+    {"--pipeline", "P", "stages of `step` (1, or the run's); the ranks are P x data"},
     {"--seconds", "S", "for each row, about (0.3)"},
     {"--folder", "DIR", "what `disk` writes to (.)"},
     {"--disk-bytes", "N", "of each rank's file in `disk` (256M)"},
@@ -39,7 +43,8 @@ const struct verb verb_bench = {
         "in each precision and by each backend, beside what stays in registers. "
         "memory: copy and triad. ops: every other operation, in GB/s beside copy. "
         "step: "
-        "whole training steps, random weights and tokens, taken apart by kind of work; "
+        "whole training steps of a size or a run file, random weights and tokens, "
+        "taken apart by kind of work; "
         "the share of the best product is the figure of merit. net: messages and "
         "collectives between ranks (under mpirun or srun). disk: writes with sync, "
         "reads.\n"
@@ -49,6 +54,7 @@ const struct verb verb_bench = {
         "nothing.\n"
         "The rows are saved in ~/.cache/dusk/HOST, one file a section.",
     .examples = "dusk bench step --size toy\n"
+                "srun dusk bench step --run run.yaml\n"
                 "mpirun -n 2 dusk bench net step --pipeline 2 --json bench.json\n"
                 "BLIS_ARCH_TYPE=3 dusk bench gemm --precision fp32",
     .options = bench_options,
@@ -83,10 +89,11 @@ static int check_sections(const struct options *o, struct err *err)
     return 0;
 }
 
-static int read_precision(struct bench *b, const struct options *o, struct err *err)
+/* unsaid: "fp32", "bf16" or "both", where --precision is not given. */
+static int read_precision(struct bench *b, const struct options *o, const char *unsaid,
+                          struct err *err)
 {
-    bool native = gemm_bf16_native() && gemm_bf16_built();
-    const char *text = options_text(o, "--precision", native ? "both" : "fp32");
+    const char *text = options_text(o, "--precision", unsaid);
     b->fp32 = strcmp(text, "fp32") == 0 || strcmp(text, "both") == 0;
     b->bf16 = strcmp(text, "bf16") == 0 || strcmp(text, "both") == 0;
     return b->fp32 || b->bf16
@@ -96,7 +103,7 @@ static int read_precision(struct bench *b, const struct options *o, struct err *
                          text);
 }
 
-static int read_options(struct bench *b, const struct options *o, struct err *err)
+static int read_size(struct bench *b, const struct options *o, struct err *err)
 {
     const char *name = options_text(o, "--size", "small");
     const struct bench_size *size = bench_size_named(name);
@@ -105,10 +112,55 @@ static int read_options(struct bench *b, const struct options *o, struct err *er
                        "--size: expected slice, small, toy or tiny, found \"%.40s\"",
                        name);
     b->size = *size;
+    b->schedule = RUN_1F1B;
+    bool native = gemm_bf16_native() && gemm_bf16_built();
+    return read_precision(b, o, native ? "both" : "fp32", err);
+}
+
+/* The same of the run file. Collective. */
+static int read_run(struct bench *b, const struct options *o, const char *path,
+                    struct run *run, struct err *err)
+{
+    struct model_shape shape = {0};
+    struct engine_spec spec;
+    if (options_text(o, "--size", NULL))
+        return err_set(err, ERR_USAGE, "expected one of --size and --run");
+    if (run_share(b->world, path, NULL, 0, run, err))
+        return -1;
+    int failed = comm_root(b->world) ? run_model_shape(run, &shape, err) : 0;
+    if (comm_agree(b->world, failed, err))
+        return -1;
+    comm_bcast(b->world, &shape, sizeof shape, 0);
+    int64_t pipeline;
+    if (options_int(o, "--pipeline", run->parallel.pipeline, 1, shape.layers, &pipeline,
+                    err))
+        return -1;
+    if (pipeline != run->parallel.pipeline)
+        run->parallel.data = run->parallel.split_n = 0;
+    run->parallel.pipeline = (int)pipeline;
+    if (run_engine_spec(run, &shape, comm_size(b->world), &spec, err))
+        return -1;
+    b->size = (struct bench_size){.name = run->run.name,
+                                  .shape = shape,
+                                  .seq_len = spec.seq_len,
+                                  .micro_batch = spec.batch,
+                                  .micro_batches = spec.micro_batches};
+    b->schedule = run->parallel.schedule;
+    b->split = run->parallel.split;
+    b->split_n = run->parallel.split_n;
+    return read_precision(b, o, precision_name(precision_of(run)), err);
+}
+
+static int read_options(struct bench *b, const struct options *o, struct run *run,
+                        struct err *err)
+{
+    const char *path = options_text(o, "--run", NULL);
     b->folder = options_text(o, "--folder", ".");
     int64_t pipeline;
-    if (check_sections(o, err) || read_precision(b, o, err) ||
-        options_int(o, "--pipeline", 1, 1, size->shape.layers, &pipeline, err) ||
+    if (check_sections(o, err) ||
+        (path ? read_run(b, o, path, run, err) : read_size(b, o, err)) ||
+        options_int(o, "--pipeline", path ? run->parallel.pipeline : 1, 1,
+                    b->size.shape.layers, &pipeline, err) ||
         options_int(o, "--disk-bytes", 256000000, 1, INT64_MAX / 2, &b->disk_bytes,
                     err) ||
         options_int(o, "--memory-bytes", 256000000, 1, (int64_t)1 << 40,
@@ -116,7 +168,6 @@ static int read_options(struct bench *b, const struct options *o, struct err *er
         options_double(o, "--seconds", 0.3, 0, 3600, &b->seconds, err))
         return -1;
     b->pipeline = (int)pipeline;
-    b->schedule = RUN_1F1B;
     return 0;
 }
 
@@ -161,7 +212,7 @@ static int report(const struct bench *b, const struct options *o, struct err *er
 
 static int bench(struct bench *b, const struct options *o, struct err *err)
 {
-    b->gemm = engine_gemm(b->world, err);
+    b->gemm = engine_gemm(b->world, GEMM_LEVEL_ANY, err);
     if (!b->gemm)
         return -1;
     int failed = 0;
@@ -181,9 +232,11 @@ static int run(int argc, char **argv, struct comm *world, const struct log *log)
 {
     struct options o = {0};
     struct bench b = {.world = world, .log = log};
+    struct run of = {0};
     struct err err;
     int failed = options_read(&o, &verb_bench, argc, argv, 0, -1, &err) ||
-                 read_options(&b, &o, &err) || bench(&b, &o, &err);
+                 read_options(&b, &o, &of, &err) || bench(&b, &o, &err);
+    run_fini(&of);
     options_fini(&o);
     return failed ? verb_fail(&verb_bench, world, &err) : 0;
 }

@@ -16,6 +16,14 @@ enum run_decay_shape { RUN_DECAY_COSINE, RUN_DECAY_LINEAR, RUN_DECAY_SQRT };
 enum run_pipe { RUN_GPIPE, RUN_1F1B };
 enum run_objective { RUN_PRETRAIN };
 enum run_precision { RUN_FP32, RUN_BF16 };
+enum run_products { /* but for auto, as enum gemm_level + 1 */
+                    RUN_PRODUCTS_AUTO,
+                    RUN_PRODUCTS_GENERIC,
+                    RUN_PRODUCTS_AVX2,
+                    RUN_PRODUCTS_AVX512,
+                    RUN_PRODUCTS_AVX512_BF16,
+                    RUN_PRODUCTS_AMX_BF16
+};
 
 struct run_set {
     char *path;
@@ -53,7 +61,8 @@ struct run {
         enum run_objective objective;
         enum run_precision precision;
         bool allow_slow_bf16;
-        int64_t steps, tokens; /* one of both; the other is 0 */
+        enum run_products products; /* a run resolves auto */
+        int64_t steps, tokens;      /* one of both; the other is 0 */
         int global_batch, micro_batch;
         int max_skipped; /* updates in a row */
     } train;

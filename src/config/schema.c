@@ -15,6 +15,13 @@
 static const char *const objectives[] = {[RUN_PRETRAIN] = "pretrain", NULL};
 static const char *const precisions[] = {
     [RUN_FP32] = "fp32", [RUN_BF16] = "bf16", NULL};
+static const char *const products[] = {[RUN_PRODUCTS_AUTO] = "auto",
+                                       [RUN_PRODUCTS_GENERIC] = "generic",
+                                       [RUN_PRODUCTS_AVX2] = "avx2",
+                                       [RUN_PRODUCTS_AVX512] = "avx512",
+                                       [RUN_PRODUCTS_AVX512_BF16] = "avx512_bf16",
+                                       [RUN_PRODUCTS_AMX_BF16] = "amx_bf16",
+                                       NULL};
 static const char *const schedules[] = {[RUN_CONSTANT] = "constant",
                                         [RUN_LINEAR] = "linear",
                                         [RUN_COSINE] = "cosine",
@@ -256,6 +263,15 @@ const struct key schema_keys[] = {
      .help =
          "Take bf16 also where the program or a CPU of the job has no fast products "
          "for it, so that it is slower than fp32; else such a run is refused."},
+    {.path = "train.products",
+     .type = KEY_CHOICE,
+     .offset = AT(train.products),
+     .missing = "auto",
+     .choices = products,
+     .help =
+         "CPU level of the matrix products, which decides their last bits. auto: what "
+         "the lowest CPU of the job has, and on a resume what the checkpoint was "
+         "computed with, if this job has it. A level that a CPU lacks is refused."},
     {.path = "train.max_skipped",
      .type = KEY_INT,
      .offset = AT(train.max_skipped),

@@ -61,6 +61,11 @@ int gemm_bf16_fast(const struct gemm *g)
     return g->bf16 == GEMM_OWN && g->native;
 }
 
+int gemm_bf16_packing_matters(const struct gemm *g)
+{
+    return g->bf16 == GEMM_ONEDNN;
+}
+
 enum gemm_backend gemm_bf16_backend(const struct gemm *g)
 {
     return g->bf16;

@@ -50,6 +50,9 @@ enum gemm_backend gemm_bf16_backend(const struct gemm *g);
  * Lives as long as g. */
 const char *gemm_bf16_name(const struct gemm *g);
 
+/* 1 if a product's bits may depend on whether its operand was packed. Local. */
+int gemm_bf16_packing_matters(const struct gemm *g);
+
 /* C[m,n] (ldc, `to` is DTYPE_F32 or DTYPE_BF16) = op(A)[m,k] op(B)[k,n] + beta C; beta
  * 0 (C may hold NaN) or 1. k = 0 scales C only. No overlap. Uses all OpenMP threads;
  * one call at a time a context, outside of parallel regions. Local.

@@ -52,6 +52,11 @@ struct tally *gemm_tally(const struct gemm *g)
     return g->tally;
 }
 
+enum gemm_level gemm_level(const struct gemm *g)
+{
+    return g->level;
+}
+
 const char *gemm_name(const struct gemm *g)
 {
     return g->name;

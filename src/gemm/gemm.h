@@ -34,12 +34,15 @@ enum gemm_level {
     GEMM_LEVEL_AVX2,
     GEMM_LEVEL_AVX512,
     GEMM_LEVEL_AVX512_BF16, /* the same for fp32 */
-    GEMM_LEVEL_AMX_BF16     /* the same for fp32 */
+    GEMM_LEVEL_AMX_BF16,    /* the same for fp32 */
+    GEMM_LEVEL_ANY = GEMM_LEVEL_AMX_BF16
 };
 
 struct gemm;
 
 enum gemm_level gemm_level_here(void); /* of this CPU. Local. */
+const char *gemm_level_name(enum gemm_level level); /* "avx512_bf16" */
+int gemm_level_named(const char *name);             /* the level, -1: none */
 
 /* BLIS can be initialised for one family only: a second create in the same process with
  * another level is refused. Products use at most as many threads as
@@ -54,6 +57,8 @@ void gemm_destroy(struct gemm *g); /* NULL is fine */
 struct tally;
 void gemm_set_tally(struct gemm *g, struct tally *tally);
 struct tally *gemm_tally(const struct gemm *g); /* for operations that add their own */
+
+enum gemm_level gemm_level(const struct gemm *g); /* it was created with */
 
 /* What computes, for the log and the checkpoint: "ref", "blis 0.9.0 skx". Lives as
  * long as g. */

@@ -2,6 +2,8 @@
 #include "src/gemm/bf16.h"
 #include "src/gemm/gemm.h"
 
+#include <string.h>
+
 #if defined(__x86_64__)
 #include <cpuid.h>
 #endif
@@ -34,6 +36,25 @@ enum gemm_level gemm_level_here(void)
         return GEMM_LEVEL_AVX2;
 #endif
     return GEMM_LEVEL_GENERIC;
+}
+
+static const char *const names[] = {[GEMM_LEVEL_GENERIC] = "generic",
+                                    [GEMM_LEVEL_AVX2] = "avx2",
+                                    [GEMM_LEVEL_AVX512] = "avx512",
+                                    [GEMM_LEVEL_AVX512_BF16] = "avx512_bf16",
+                                    [GEMM_LEVEL_AMX_BF16] = "amx_bf16"};
+
+const char *gemm_level_name(enum gemm_level level)
+{
+    return names[level];
+}
+
+int gemm_level_named(const char *name)
+{
+    for (int i = 0; i <= GEMM_LEVEL_ANY; i++)
+        if (strcmp(names[i], name) == 0)
+            return i;
+    return -1;
 }
 
 int gemm_bf16_native(void)

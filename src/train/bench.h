@@ -56,6 +56,8 @@ struct bench {
     bool fp32, bf16; /* which precisions */
     int pipeline;    /* of `step` */
     enum run_pipe schedule;
+    const int *split; /* [split_n] layers of each stage; split_n 0: automatic */
+    int split_n;
     const char *folder;  /* of `disk` */
     int64_t disk_bytes;  /* of a rank's file in `disk` */
     int64_t array_bytes; /* of each array in `memory` */

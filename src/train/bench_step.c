@@ -174,6 +174,8 @@ static int measure(struct bench *b, bool bf16, struct err *err)
     struct run_step r = {.b = b};
     struct engine_spec spec = {.shape = z->shape,
                                .pipeline = b->pipeline,
+                               .split = b->split,
+                               .split_n = b->split_n,
                                .seq_len = z->seq_len,
                                .batch = z->micro_batch,
                                .micro_batches = z->micro_batches,

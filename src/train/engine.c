@@ -55,9 +55,9 @@ static int check_same_family(struct comm *world, const struct gemm *gemm,
     return comm_agree(world, failed, err);
 }
 
-struct gemm *engine_gemm(struct comm *world, struct err *err)
+struct gemm *engine_gemm(struct comm *world, enum gemm_level most, struct err *err)
 {
-    int64_t level = gemm_level_here();
+    int64_t level = gemm_level_here() < most ? gemm_level_here() : most;
     comm_min_i64(world, &level, 1);
     struct gemm *gemm = gemm_create(GEMM_BLIS, (enum gemm_level)level, err);
     if (comm_agree(world, !gemm, err) || check_same_family(world, gemm, err)) {

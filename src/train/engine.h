@@ -38,9 +38,9 @@ struct engine_spec {
 
 struct engine;
 
-/* The gemm context of this job: the family of the lowest CPU among the ranks. Owned;
- * NULL on every rank with err set. Collective over world. */
-struct gemm *engine_gemm(struct comm *world, struct err *err);
+/* The gemm context of this job: the family of the lowest CPU among the ranks, `most` at
+ * most. Owned; NULL on every rank with err set. Collective over world. */
+struct gemm *engine_gemm(struct comm *world, enum gemm_level most, struct err *err);
 
 /* gemm is borrowed. Weights are zero until loaded (src/train/weights.h). Owned; NULL on
  * every rank with err set (ERR_USAGE for a grid or split that does not fit).

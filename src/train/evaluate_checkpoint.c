@@ -51,7 +51,7 @@ static int build(struct evaluator *v, struct err *err)
                                .seq_len = v->seq_len,
                                .batch = v->o->batch,
                                .dtype = v->o->dtype};
-    v->gemm = engine_gemm(v->world, err);
+    v->gemm = engine_gemm(v->world, GEMM_LEVEL_ANY, err);
     if (!v->gemm)
         return -1;
     if (v->o->dtype == DTYPE_BF16 && !gemm_bf16_fast(v->gemm))

@@ -122,8 +122,8 @@ int memory_plan_admit(struct comm *world, struct engine_spec *spec, int64_t node
                       struct err *err)
 {
     int ranks = comm_size(world);
-    struct fullest f;
-    for (int packing = STAGE_PACK_BOTH; packing <= STAGE_PACK_NONE; packing++) {
+    struct fullest f = {0};
+    for (int packing = (int)spec->packing; packing <= STAGE_PACK_NONE; packing++) {
         spec->packing = (enum stage_packing)packing;
         int failed = memory_plan(spec, ranks, comm_rank(world), gemm, mine, err);
         if (comm_agree(world, failed, err) ||

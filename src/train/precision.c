@@ -38,8 +38,9 @@ int precision_check(const struct run *r, const struct gemm *g, struct err *err)
     return err_set(
         err, ERR_USAGE,
         "train.precision is bf16, but a CPU of this job does not multiply it "
-        "(AVX512_BF16 or AMX; products by %s), so that fp32 is faster; use "
-        "fp32, or set train.allow_slow_bf16",
+        "(AVX512_BF16 or AMX; products by %s), or train.products or the checkpoint "
+        "holds them below it, so that fp32 is faster; use fp32, or set "
+        "train.allow_slow_bf16",
         gemm_bf16_name(g));
 }
 

@@ -5,6 +5,29 @@
 #include "src/param/layer_map.h"
 #include "src/train/precision.h"
 
+#include <stdlib.h>
+
+int run_share(struct comm *world, const char *path, const char *const *sets, int sets_n,
+              struct run *run, struct err *err)
+{
+    char *text = NULL;
+    int failed = 0;
+    if (comm_root(world)) {
+        failed = run_read(run, path, sets, sets_n, err);
+        if (!failed)
+            failed = !(text = run_format(run, err));
+    }
+    if (comm_agree(world, failed, err)) {
+        free(text);
+        return -1;
+    }
+    comm_bcast_string(world, &text, 0);
+    if (!comm_root(world))
+        failed = run_parse(run, path, text, err);
+    free(text);
+    return comm_agree(world, failed, err);
+}
+
 int run_model_shape(const struct run *run, struct model_shape *shape, struct err *err)
 {
     if (!run->model.init) {

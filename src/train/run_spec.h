@@ -3,10 +3,15 @@
 #define DUSK_TRAIN_RUN_SPEC_H
 
 /* From a run file to what the engine needs, for those who plan or measure a run without
- * starting it. Local. */
+ * starting it. Local unless it says otherwise. */
 
 #include "src/config/run.h"
 #include "src/train/engine.h"
+
+/* The run file and its --set overrides, read on rank 0, for every rank; run_fini frees.
+ * -1 with err set on every rank. Collective over world. */
+int run_share(struct comm *world, const char *path, const char *const *sets, int sets_n,
+              struct run *run, struct err *err);
 
 /* The model's shape: model.shape, or that of model.init's checkpoint (opened by this
  * process alone) through model.layers. -1 with err set. */

@@ -7,35 +7,13 @@
 #include "src/train/checkpoints.h"
 #include "src/train/run_spec.h"
 #include "src/train/precision.h"
+#include "src/train/products.h"
 #include "src/train/weights.h"
 
 #include <inttypes.h>
 #include <omp.h>
 #include <stdlib.h>
 #include <string.h>
-
-/* ---- the run file, the same on all ranks ---- */
-
-static int read_run(struct trainer *t, const char *path, const char *const *sets,
-                    int sets_n, struct err *err)
-{
-    char *text = NULL;
-    int failed = 0;
-    if (comm_root(t->world)) {
-        failed = run_read(&t->run, path, sets, sets_n, err);
-        if (!failed)
-            failed = !(text = run_format(&t->run, err));
-    }
-    if (comm_agree(t->world, failed, err)) {
-        free(text);
-        return -1;
-    }
-    comm_bcast_string(t->world, &text, 0);
-    if (!comm_root(t->world))
-        failed = run_parse(&t->run, path, text, err);
-    free(text);
-    return comm_agree(t->world, failed, err);
-}
 
 /* ---- its folder ---- */
 
@@ -154,9 +132,13 @@ static int setup_batches(struct trainer *t, struct err *err)
 static int setup_engine(struct trainer *t, struct err *err)
 {
     struct engine_spec spec;
-    if (run_engine_spec(&t->run, &t->start.shape, comm_size(t->world), &spec, err) ||
-        memory_plan_admit(t->world, &spec, (int64_t)(t->run.parallel.node_gb * 1e9),
-                          t->gemm, &t->plan, err))
+    if (run_engine_spec(&t->run, &t->start.shape, comm_size(t->world), &spec, err))
+        return -1;
+    spec.packing = products_packing(&t->start, t->gemm);
+    if (memory_plan_admit(t->world, &spec, (int64_t)(t->run.parallel.node_gb * 1e9),
+                          t->gemm, &t->plan, err) ||
+        comm_agree(t->world, products_record(&t->start, t->gemm, spec.packing, err),
+                   err))
         return -1;
     t->micro_batches = spec.micro_batches;
     t->engine = engine_create(t->world, &spec, t->gemm, err);
@@ -266,13 +248,13 @@ static int open_metrics(struct trainer *t, struct err *err)
 int trainer_setup(struct trainer *t, const char *path, const char *const *sets,
                   int sets_n, struct err *err)
 {
-    if (read_run(t, path, sets, sets_n, err) || setup_folder(t, err))
+    if (run_share(t->world, path, sets, sets_n, &t->run, err) || setup_folder(t, err) ||
+        start_init(&t->start, t->world, t->log, &t->run, t->checkpoints, err))
         return -1;
-    t->gemm = engine_gemm(t->world, err);
-    if (!t->gemm || precision_check(&t->run, t->gemm, err) ||
-        start_init(&t->start, t->world, t->log, &t->run, t->checkpoints, err) ||
-        setup_data(t, err) || setup_engine(t, err) || load(t, err) ||
-        describe_folder(t, err) || open_metrics(t, err))
+    t->gemm = products_create(t->world, t->log, &t->run, &t->start, err);
+    if (!t->gemm || precision_check(&t->run, t->gemm, err) || setup_data(t, err) ||
+        setup_engine(t, err) || load(t, err) || describe_folder(t, err) ||
+        open_metrics(t, err))
         return -1;
     set_rates(t);
     log_setup(t);

@@ -24,4 +24,23 @@ grep -q '"section": "net"' ranks.json || fail "no row of net in the JSON"
 # shellcheck disable=SC2086
 expect 2 1 "frobnicate" bench frobnicate $small
 expect 2 1 "--size" bench --size huge
+
+# A run file's model, batch and layout; what it cannot be is said before anything is
+# measured.
+cat >run.yaml <<'Y'
+run: {name: mine, dir: runs}
+model: {init: random, shape: {num_hidden_layers: 3, hidden_size: 32, intermediate_size: 64,
+    num_attention_heads: 4, num_key_value_heads: 2, vocab_size: 64}}
+data: {train: [{path: none.h5}], seq_len: 16}
+train: {steps: 1, global_batch: 4}
+optim: {lr: 1.0e-3}
+parallel: {pipeline: 2, split: [1, 2]}
+Y
+expect 0 2 - bench step --run run.yaml --seconds 0.01 --no-profile --json run.json
+grep -q 'mine, fp32, pipeline 2 x data 1' run.json || fail "no step of the run file"
+expect 0 4 - bench step --run run.yaml --seconds 0.01 --no-profile --pipeline 1 --json run.json
+grep -q 'mine, fp32, pipeline 1 x data 4' run.json || fail "no step of the run file by data"
+expect 2 1 "number of ranks" bench step --run run.yaml
+expect 2 1 "one of --size and --run" bench step --run run.yaml --size toy
+expect 2 1 "absent.yaml" bench step --run absent.yaml
 exit $failed

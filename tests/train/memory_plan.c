@@ -131,7 +131,7 @@ int main(int argc, char **argv)
 {
     struct err err = {0};
     struct comm *world = comm_start(&argc, &argv, &err);
-    struct gemm *gemm = world ? engine_gemm(world, &err) : NULL;
+    struct gemm *gemm = world ? engine_gemm(world, GEMM_LEVEL_ANY, &err) : NULL;
     if (!gemm) {
         fprintf(stderr, "FAIL: %s\n", err.text);
         return 1;

@@ -183,7 +183,7 @@ int main(int argc, char **argv)
     struct comm *world = comm_start(&argc, &argv, &err);
     need(world, "MPI", err.text);
     need(comm_size(world) == 4 ? world : NULL, "ranks", "this test wants 4");
-    struct gemm *gemm = engine_gemm(world, &err);
+    struct gemm *gemm = engine_gemm(world, GEMM_LEVEL_ANY, &err);
     need(gemm, "gemm", err.text);
     for (size_t i = 0; i < sizeof models / sizeof *models; i++)
         run_model(world, models[i], gemm);

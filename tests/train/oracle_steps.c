@@ -280,7 +280,7 @@ int main(int argc, char **argv)
     struct comm *world = comm_start(&argc, &argv, &err);
     need(world, "MPI", err.text);
     need(comm_size(world) == 4 ? world : NULL, "ranks", "this test wants 4");
-    struct gemm *gemm = engine_gemm(world, &err);
+    struct gemm *gemm = engine_gemm(world, GEMM_LEVEL_ANY, &err);
     need(gemm, "gemm", err.text);
     struct task t = load();
     run_layouts(world, &t, gemm);
