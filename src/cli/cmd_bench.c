@@ -146,6 +146,7 @@ static int read_run(struct bench *b, const struct options *o, const char *path,
                                   .micro_batch = spec.batch,
                                   .micro_batches = spec.micro_batches};
     b->schedule = run->parallel.schedule;
+    b->node_bytes = (int64_t)(run->parallel.node_gb * 1e9);
     b->split = run->parallel.split;
     b->split_n = run->parallel.split_n;
     return read_precision(b, o, precision_name(precision_of(run)), err);

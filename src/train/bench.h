@@ -56,7 +56,8 @@ struct bench {
     bool fp32, bf16; /* which precisions */
     int pipeline;    /* of `step` */
     enum run_pipe schedule;
-    const int *split; /* [split_n] layers of each stage; split_n 0: automatic */
+    int64_t node_bytes; /* that `step` may take on a host, 0: what is free */
+    const int *split;   /* [split_n] layers of each stage; split_n 0: automatic */
     int split_n;
     const char *folder;  /* of `disk` */
     int64_t disk_bytes;  /* of a rank's file in `disk` */

@@ -7,6 +7,7 @@
 #include "src/base/rng.h"
 #include "src/base/tally.h"
 #include "src/train/engine.h"
+#include "src/train/memory_plan.h"
 #include "src/train/weights.h"
 
 #include <math.h>
@@ -27,6 +28,7 @@ struct step {
 struct run_step {
     struct bench *b;
     struct engine *engine;
+    struct memory_plan plan;
     struct tally tally;
     struct batch *batches; /* [micro_batches] */
     double *nll;           /* [micro_batches][micro_batch] */
@@ -159,7 +161,7 @@ static void rows(struct bench *b, const struct run_step *r, struct step *steps, 
     bench_add(b, "peak memory of a rank", "GB",
               bench_one((double)mem_peak_rss_bytes() * 1e-9), -1, NULL);
     bench_add(b, "planned memory of a rank", "GB",
-              bench_one((double)engine_bytes(r->engine) * 1e-9), -1, NULL);
+              bench_one((double)memory_plan_total(&r->plan) * 1e-9), -1, NULL);
 }
 
 static int measure(struct bench *b, bool bf16, struct err *err)
@@ -183,6 +185,9 @@ static int measure(struct bench *b, bool bf16, struct err *err)
                                .schedule = b->schedule == RUN_GPIPE ? SCHEDULE_GPIPE
                                                                     : SCHEDULE_1F1B,
                                .training = true};
+    spec.data = comm_size(b->world) / b->pipeline;
+    if (memory_plan_admit(b->world, &spec, b->node_bytes, b->gemm, &r.plan, err))
+        return -1;
     r.engine = engine_create(b->world, &spec, b->gemm, err);
     if (!r.engine)
         return -1;

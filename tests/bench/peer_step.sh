@@ -40,7 +40,10 @@ peer() { # peer FORM: appends tokens/s to FORM.rate, GB to FORM.rss
 
 ours() {
     "$DUSK" bench step --size "$size" --precision "$precision" --no-profile \
-        --json "$folder/said" >/dev/null
+        --json "$folder/said" >/dev/null 2>"$folder/err" || {
+        cat "$folder/err" >&2
+        exit 1
+    }
     row tokens "$folder/said" >>"$folder/dusk.rate"
     row "peak memory of a rank" "$folder/said" >>"$folder/dusk.rss"
     row arithmetic "$folder/said" >>"$folder/dusk.gflops"
@@ -60,11 +63,11 @@ best=0
 for form in $forms; do
     [ -s "$folder/$form.rate" ] || continue
     rate=$(median "$folder/$form.rate")
-    printf '  %-22s %9.1f tokens/s  %6.2f GB\n' "PyTorch $form" "$rate" "$(median "$folder/$form.rss")"
-    best=$(echo "$rate $best" | awk '{ print $1 > $2 ? $1 : $2 }')
+    printf '  %-28s %9.1f tokens/s  %6.2f GB\n' "PyTorch $(echo "$form" | tr ',' ' ')" "$rate" "$(median "$folder/$form.rss")"
+    best=$(echo "$rate $best" | awk '{ print ($1 > $2) ? $1 : $2 }')
 done
 rate=$(median "$folder/dusk.rate")
-printf '  %-22s %9.1f tokens/s  %6.2f GB  %.3f of its best product\n' dusk "$rate" \
+printf '  %-28s %9.1f tokens/s  %6.2f GB  %.3f of its best product\n' dusk "$rate" \
     "$(median "$folder/dusk.rss")" \
     "$(echo "$(median "$folder/dusk.gflops") $(median "$folder/dusk.gemm")" | awk '{ print $1 / $2 }')"
-echo "$rate $best" | awk '{ if ($2 > 0) printf "  dusk / fastest PyTorch  %.2f\n", $1 / $2 }'
+echo "$rate $best" | awk '{ if ($2 > 0) printf "  %-28s %9.2f\n", "dusk / fastest PyTorch", $1 / $2 }'

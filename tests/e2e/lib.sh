@@ -27,9 +27,9 @@ on() {
     ranks=$1
     shift
     if [ "$ranks" -eq 1 ]; then
-        timeout 300 "$DUSK" "$@" >out 2>err </dev/null
+        timeout "${DUSK_TIMEOUT:-300}" "$DUSK" "$@" >out 2>err </dev/null
     else
-        timeout 300 "$MPIRUN" $oversubscribe -n "$ranks" "$DUSK" "$@" >out 2>err </dev/null
+        timeout "${DUSK_TIMEOUT:-300}" "$MPIRUN" $oversubscribe -n "$ranks" "$DUSK" "$@" >out 2>err </dev/null
     fi
     code=$?
 }

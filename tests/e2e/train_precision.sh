@@ -1,7 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
 # A real small model trained in fp32 and in bf16 from the same start: losses stay within
-# 0.5 %. 12 steps; DUSK_STEPS=200 for the long form (a few minutes).
+# 0.5 %. 12 steps; DUSK_STEPS=200 DUSK_TIMEOUT=3600 for the long form (a few minutes).
 . "${srcdir:-.}/tests/e2e/lib.sh"
 steps=${DUSK_STEPS:-12}
 data="$srcdir/configs/quickstart"
