@@ -9,9 +9,16 @@
 
 #include <omp.h>
 #include <stdio.h>
+#include <string.h>
 
 /* Rows of a piece of C; terms of a sum over rows that one primitive adds up. */
-enum { ROWS = 256, COLS = ONEDNN_COLS, TERMS = 1024, MAX_LENGTHS = 12 };
+enum {
+    ROWS = 256,
+    COLS = ONEDNN_COLS,
+    TERMS = 1024,
+    MAX_LENGTHS = 12,
+    PIECE_BYTES = ROWS * COLS * 4
+};
 
 static int64_t least(int64_t a, int64_t b)
 {
@@ -105,7 +112,7 @@ static struct onednn_key key_of(const struct product *p, int64_t m, int64_t n,
                                .a_col = p->a.col,
                                .b_row = p->packed ? 0 : p->b.row,
                                .b_col = p->packed ? 0 : p->b.col,
-                               .c_row = p->t.ldc,
+                               .c_row = p->packed ? n : p->t.ldc,
                                .to = p->t.dtype,
                                .beta = beta};
 }
@@ -148,6 +155,31 @@ int bf16_onednn_prepare(struct bf16_onednn *o, int64_t m, int64_t n, int64_t k,
     return build(o, &p, 1, err);
 }
 
+static void copy_rows(int64_t rows, size_t bytes, const char *from, size_t from_stride,
+                      char *to, size_t to_stride)
+{
+    for (int64_t i = 0; i < rows; i++, from += from_stride, to += to_stride)
+        memcpy(to, from, bytes);
+}
+
+/* With packed operands the library is fast only where the rows of C follow each other
+ * (2.6 runs its reference loops elsewhere): a piece of longer rows is made beside C. */
+static void run_packed(const struct bf16_onednn *o, const struct product *p,
+                       struct piece row, struct piece col, const void *right)
+{
+    size_t size = dtype_bytes(p->t.dtype), stride = (size_t)p->t.ldc * size;
+    size_t bytes = (size_t)col.length * size;
+    char *c = (char *)p->t.c + (size_t)row.at * stride + (size_t)col.at * size;
+    char *to = stride == bytes ? c : o->piece[omp_get_thread_num()];
+    int beta = p->t.beta != 0.0f;
+    struct onednn_key key = key_of(p, row.length, col.length, p->k.length, beta);
+    if (to != c && beta)
+        copy_rows(row.length, bytes, c, stride, to, bytes);
+    onednn_run(o, &key, p->a.p + row.at * p->a.row, right, to);
+    if (to != c)
+        copy_rows(row.length, bytes, to, bytes, c, stride);
+}
+
 /* One piece of C; its sums in order. right: B, from the piece's first column on. */
 static void run_piece(const struct bf16_onednn *o, const struct product *p,
                       struct piece row, struct piece col, const void *right)
@@ -160,7 +192,7 @@ static void run_piece(const struct bf16_onednn *o, const struct product *p,
             key_of(p, row.length, col.length, l.length, i > 0 || p->t.beta != 0.0f);
         const uint16_t *b = right;
         onednn_run(o, &key, p->a.p + row.at * p->a.row + l.at * p->a.col,
-                   p->packed ? b : b + l.at * p->b.row, c);
+                   b + l.at * p->b.row, c);
     }
 }
 
@@ -181,7 +213,10 @@ void bf16_onednn_all(struct bf16_onednn *o, int64_t m, int64_t n, int64_t k,
         const void *right = packed
                                 ? (const char *)packed + (size_t)(col.at / COLS * block)
                                 : (const char *)(b.p + col.at * b.col);
-        run_piece(o, &p, row, col, right);
+        if (packed)
+            run_packed(o, &p, row, col, right);
+        else
+            run_piece(o, &p, row, col, right);
     }
 }
 
@@ -234,7 +269,7 @@ void bf16_onednn_fill(struct bf16_onednn *o, int64_t k, int64_t n, struct bf16_m
 
 int64_t bf16_onednn_bytes(const struct bf16_onednn *o)
 {
-    return o->scratch_bytes * o->threads;
+    return (o->scratch_bytes + PIECE_BYTES) * o->threads;
 }
 
 int64_t bf16_onednn_primitives(const struct bf16_onednn *o)
@@ -296,6 +331,16 @@ struct bf16_onednn *bf16_onednn_create(enum gemm_level level, int threads, char 
         bf16_onednn_destroy(o);
         return NULL;
     }
+    o->piece = mem_array(threads, sizeof *o->piece, err);
+    for (int t = 0; o->piece && t < threads; t++)
+        if (!(o->piece[t] = mem_array(PIECE_BYTES, 1, err))) {
+            bf16_onednn_destroy(o);
+            return NULL;
+        }
+    if (!o->piece) {
+        bf16_onednn_destroy(o);
+        return NULL;
+    }
     dnnl_status_t s = dnnl_engine_create(&o->engine, dnnl_cpu, 0);
     for (int t = 0; s == dnnl_success && t < threads; t++)
         s = dnnl_stream_create(&o->stream[t], o->engine, dnnl_stream_default_flags);
@@ -320,9 +365,12 @@ void bf16_onednn_destroy(struct bf16_onednn *o)
             dnnl_stream_destroy(o->stream[t]);
         if (o->scratch)
             mem_free(o->scratch[t]);
+        if (o->piece)
+            mem_free(o->piece[t]);
     }
     dnnl_engine_destroy(o->engine);
     mem_free(o->stream);
     mem_free(o->scratch);
+    mem_free(o->piece);
     mem_free(o);
 }

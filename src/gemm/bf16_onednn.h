@@ -62,6 +62,7 @@ struct bf16_onednn {
     struct onednn_format *format; /* [formats], a handful */
     int64_t formats;
     void **scratch; /* [threads] */
+    void **piece;   /* [threads] one of C, dense */
     int64_t scratch_bytes;
 };
 
