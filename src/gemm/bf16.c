@@ -110,6 +110,19 @@ static void scale(int64_t m, int64_t n, struct bf16_target t)
         memset((char *)t.c + (size_t)(i * t.ldc) * size, 0, (size_t)n * size);
 }
 
+void gemm_bf16_rehearse(struct gemm *g, struct err *err)
+{
+    g->rehearsal = err;
+    if (err)
+        *err = (struct err){0};
+}
+
+/* The rehearsal's backend: NULL if there is nothing (more) to build. */
+static struct bf16_onednn *rehearsing(const struct gemm *g)
+{
+    return g->rehearsal->code == ERR_NONE ? g->onednn : NULL;
+}
+
 /* packed: B's panels, or NULL to read b. */
 static void product(const struct gemm *g, int64_t m, int64_t n, int64_t k,
                     struct bf16_matrix a, struct bf16_matrix b, const uint16_t *packed,
@@ -117,6 +130,12 @@ static void product(const struct gemm *g, int64_t m, int64_t n, int64_t k,
 {
     if (m <= 0 || n <= 0)
         return;
+    if (g->rehearsal) {
+        if (k > 0 && rehearsing(g))
+            bf16_onednn_prepare(g->onednn, m, n, k, a, b, packed != NULL, t,
+                                g->rehearsal);
+        return;
+    }
     double begin_s = tally_begin(g->tally);
     if (k <= 0)
         scale(m, n, t);
@@ -137,19 +156,17 @@ void gemm_bf16(const struct gemm *g, enum gemm_op op_a, enum gemm_op op_b, int64
             target(to, beta, c, ldc));
 }
 
-int gemm_bf16_prepare(struct gemm *g, enum gemm_op op_a, enum gemm_op op_b, int64_t m,
-                      int64_t n, int64_t k, int64_t lda, int64_t ldb, enum dtype to,
-                      float beta, int64_t ldc, struct err *err)
+int64_t gemm_bf16_primitives(const struct gemm *g)
 {
-    if (m <= 0 || n <= 0 || k <= 0)
+    return g->onednn ? bf16_onednn_primitives(g->onednn) : 0;
+}
+
+int gemm_bf16_prepare_shared(struct gemm *g, int64_t m, int64_t n, int64_t k,
+                             struct err *err)
+{
+    if (g->bf16 != GEMM_OWN || m <= 0 || n <= 0 || k <= 0)
         return 0;
-    if (g->bf16 == GEMM_OWN)
-        return bf16_shared_prepare(g, m, n, k, err);
-    if (g->bf16 == GEMM_REF)
-        return 0;
-    return bf16_onednn_prepare(g->onednn, m, n, k, matrix(op_a, NULL, lda),
-                               matrix(op_b, NULL, ldb), 0, target(to, beta, NULL, ldc),
-                               err);
+    return bf16_shared_prepare(g, m, n, k, err);
 }
 
 void gemm_bf16_tile(const struct gemm *g, enum gemm_op op_a, enum gemm_op op_b,
@@ -159,7 +176,7 @@ void gemm_bf16_tile(const struct gemm *g, enum gemm_op op_a, enum gemm_op op_b,
 {
     struct bf16_matrix left = matrix(op_a, a, lda), right = matrix(op_b, b, ldb);
     struct bf16_target t = target(to, beta, c, ldc);
-    if (m <= 0 || n <= 0)
+    if (m <= 0 || n <= 0 || g->rehearsal)
         return;
     if (k <= 0)
         scale(m, n, t);
@@ -224,6 +241,12 @@ void gemm_packed_fill(struct gemm_packed *p, enum gemm_op op_b, const uint16_t *
                       int64_t ldb)
 {
     struct bf16_matrix from = matrix(op_b, b, ldb);
+    struct err *rehearsal = p->g->rehearsal;
+    if (rehearsal) {
+        if (rehearsing(p->g) && p->k > 0)
+            bf16_onednn_fill_prepare(p->g->onednn, p->k, p->n, from, rehearsal);
+        return;
+    }
     double begin_s = tally_begin(p->g->tally);
     if (p->g->onednn)
         bf16_onednn_fill(p->g->onednn, p->k, p->n, from, p->data);
@@ -242,17 +265,6 @@ void gemm_bf16_packed(const struct gemm *g, int64_t m, int64_t n, int64_t k,
           (long long)p->k, (long long)p->n, (long long)k, (long long)n);
     product(g, m, n, k, matrix(GEMM_N, a, lda), matrix(GEMM_T, p->data, k), p->data,
             target(to, beta, c, ldc));
-}
-
-int gemm_bf16_packed_prepare(struct gemm *g, const struct gemm_packed *p, int64_t m,
-                             int64_t lda, enum dtype to, float beta, int64_t ldc,
-                             struct err *err)
-{
-    if (!g->onednn || m <= 0 || p->n <= 0 || p->k <= 0)
-        return 0;
-    return bf16_onednn_prepare(g->onednn, m, p->n, p->k, matrix(GEMM_N, NULL, lda),
-                               matrix(GEMM_N, NULL, 0), 1, target(to, beta, NULL, ldc),
-                               err);
 }
 
 int64_t gemm_bf16_workspace_bytes(const struct gemm *g)

@@ -9,8 +9,15 @@
  *
  * Speed comes from three habits. A weight is packed once into the library's own format
  * and used by many products (struct gemm_packed). What a library builds for a shape is
- * built before the first step (the prepare functions). Small products inside parallel
+ * built before the first step (gemm_bf16_rehearse). Small products inside parallel
  * regions run on the calling thread alone (gemm_bf16_tile).
+ *
+ * Rows come in any number (a micro-batch may be short), and what oneDNN builds serves
+ * one number. So rows are cut, not rounded up: m into pieces of 256, or, in the sum
+ * over rows of (GEMM_T, GEMM_N), k into pieces of 1024, and the rest into falling
+ * powers of two. A few lengths serve every number of rows, operands need no rows of
+ * padding, and no row is computed that nobody reads. Pieces of k are added to C in
+ * order, in fp32; if C is bf16, k stays whole.
  *
  * Bits: an element depends on the shape of the whole product, its leading dimensions,
  * the form (which of the functions below, op_a, op_b), the backend and the CPU level;
@@ -64,13 +71,32 @@ void gemm_bf16(const struct gemm *g, enum gemm_op op_a, enum gemm_op op_b, int64
                int64_t n, int64_t k, const uint16_t *a, int64_t lda, const uint16_t *b,
                int64_t ldb, enum dtype to, float beta, void *c, int64_t ldc);
 
-/* Builds all that gemm_bf16 needs for this product, so that the call allocates nothing
- * of dusk's own. Products without it build at their first call and die by CHECK where
- * this would have failed (oneDNN), or are slower (own kernels). 0, or -1 with err set.
- * Local; outside of parallel regions. */
-int gemm_bf16_prepare(struct gemm *g, enum gemm_op op_a, enum gemm_op op_b, int64_t m,
-                      int64_t n, int64_t k, int64_t lda, int64_t ldb, enum dtype to,
-                      float beta, int64_t ldc, struct err *err);
+/* A rehearsal: from now on, until the call with NULL, g's bf16 products and packs, of
+ * all functions here, read and write no operand (pointers may be any). Instead they
+ * build what the backend needs for their form with as many rows or fewer, so that the
+ * same calls allocate nothing of dusk's own later: with any m up to the one given, or,
+ * of (GEMM_T, GEMM_N) into fp32, any k. Strides and all other sizes are as given, and
+ * all sizes where A is transposed otherwise. So a caller names its products once, by
+ * making them.
+ *
+ * err is cleared, keeps the first failure (a code other than ERR_NONE; nothing is built
+ * after it), and must live until the rehearsal ends; what was built stays g's. Products
+ * that were not rehearsed build at their first call, and die by CHECK where a rehearsal
+ * would have failed. Only oneDNN builds: for other backends a rehearsal changes nothing
+ * in g. fp32 products are not part of it, they compute. Local; outside of parallel
+ * regions. */
+void gemm_bf16_rehearse(struct gemm *g, struct err *err);
+
+/* Primitives that g has built so far: constant once all products were rehearsed. 0 of
+ * backends that build none. Local. */
+int64_t gemm_bf16_primitives(const struct gemm *g);
+
+/* Own kernels: room of g's for one packed copy of B (k x n), so that a plain product of
+ * many rows packs it once and not for each block of rows; products up to this size use
+ * it, with the same bits. Other backends need none. 0, or -1 with err set. Local;
+ * outside of parallel regions. */
+int gemm_bf16_prepare_shared(struct gemm *g, int64_t m, int64_t n, int64_t k,
+                             struct err *err);
 
 /* The product on the calling thread alone; may be called inside a parallel region, by
  * all threads at once. Nothing to prepare, nothing allocated; about 200 KiB of stack.
@@ -107,12 +133,9 @@ void gemm_bf16_packed(const struct gemm *g, int64_t m, int64_t n, int64_t k,
                       const uint16_t *a, int64_t lda, const struct gemm_packed *p,
                       enum dtype to, float beta, void *c, int64_t ldc);
 
-/* As gemm_bf16_prepare, for products with p. */
-int gemm_bf16_packed_prepare(struct gemm *g, const struct gemm_packed *p, int64_t m,
-                             int64_t lda, enum dtype to, float beta, int64_t ldc,
-                             struct err *err);
-
-/* Bytes that g holds for its prepared products (workspaces and copies of operands). */
+/* Bytes that g holds for its products by now: workspaces and copies of operands.
+ * oneDNN's scratchpads count once the products were rehearsed; their size is known by
+ * then only. */
 int64_t gemm_bf16_workspace_bytes(const struct gemm *g);
 
 /* GFLOP/s of VDPBF16PS that stays in registers, one thread, measured for about

@@ -29,10 +29,23 @@ int64_t bf16_onednn_bytes(const struct bf16_onednn *o)
     return 0;
 }
 
+int64_t bf16_onednn_primitives(const struct bf16_onednn *o)
+{
+    (void)o;
+    return 0;
+}
+
 int64_t bf16_onednn_packed_bytes(struct bf16_onednn *o, int64_t k, int64_t n,
                                  struct err *err)
 {
     (void)o, (void)k, (void)n;
+    return err_set(err, ERR_OTHER, "no oneDNN");
+}
+
+int bf16_onednn_fill_prepare(struct bf16_onednn *o, int64_t k, int64_t n,
+                             struct bf16_matrix b, struct err *err)
+{
+    (void)o, (void)k, (void)n, (void)b;
     return err_set(err, ERR_OTHER, "no oneDNN");
 }
 

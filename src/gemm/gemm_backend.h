@@ -43,7 +43,8 @@ struct gemm {
     void *shared; /* a packed B of one product */
     int64_t shared_bytes;
     struct bf16_onednn *onednn;
-    struct tally *tally; /* NULL: nobody asks */
+    struct err *rehearsal; /* NULL: products compute */
+    struct tally *tally;   /* NULL: nobody asks */
     char name[64], bf16_name[64];
 };
 

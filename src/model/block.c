@@ -96,6 +96,81 @@ static struct attention_gradient gradient_of(const struct block_dims *d, void *d
                                        .dv_stride = stride};
 }
 
+/* Every product of a layer is one of these, or of block_backward_weight: the passes
+ * make each where its operands are ready, block_rehearse all of them. */
+
+static void qkv_forward(const struct block_context *c, const struct block_params *p,
+                        const struct block_keep *keep, int n)
+{
+    linear_group_forward(c->g, &p->qkv, n, c->normed1, keep->qkv);
+}
+
+static void o_forward(const struct block_context *c, const struct block_params *p,
+                      const struct block_keep *keep, int n)
+{
+    const struct block_dims *d = &c->dims;
+    linear_forward(c->g, &p->o, n, keep->heads, q_dim(d), 1.0f, dtype_of(d),
+                   keep->middle, d->hidden);
+}
+
+static void gate_up_forward(const struct block_context *c, const struct block_params *p,
+                            const struct block_keep *keep, int n)
+{
+    linear_group_forward(c->g, &p->gate_up, n, c->normed1, keep->gate_up);
+}
+
+static void down_forward(const struct block_context *c, const struct block_params *p,
+                         int n, void *y)
+{
+    const struct block_dims *d = &c->dims;
+    linear_forward(c->g, &p->down, n, c->act, d->ff, 1.0f, dtype_of(d), y, d->hidden);
+}
+
+static void down_backward(const struct block_context *c, const struct block_params *p,
+                          int n, const void *dy)
+{
+    const struct block_dims *d = &c->dims;
+    linear_backward_input(c->g, &p->down, n, dy, d->hidden, 0.0f, c->act, d->ff);
+}
+
+static void gate_up_backward(const struct block_context *c,
+                             const struct block_params *p,
+                             const struct block_keep *keep, int n)
+{
+    linear_group_backward_input(c->g, &p->gate_up, n, keep->gate_up, c->normed2);
+}
+
+static void o_backward(const struct block_context *c, const struct block_params *p,
+                       int n)
+{
+    const struct block_dims *d = &c->dims;
+    linear_backward_input(c->g, &p->o, n, c->dmiddle, d->hidden, 0.0f, c->dheads,
+                          q_dim(d));
+}
+
+static void qkv_backward(const struct block_context *c, const struct block_params *p,
+                         int n)
+{
+    linear_group_backward_input(c->g, &p->qkv, n, c->dqkv, c->normed1);
+}
+
+/* keep->middle stands in for the caller's arrays of the same shape. */
+void block_rehearse(struct block_context *c, const struct block_params *p,
+                    const struct block_keep *keep, int rows, bool training)
+{
+    qkv_forward(c, p, keep, rows);
+    o_forward(c, p, keep, rows);
+    gate_up_forward(c, p, keep, rows);
+    down_forward(c, p, rows, keep->middle);
+    if (!training)
+        return;
+    down_backward(c, p, rows, keep->middle);
+    gate_up_backward(c, p, keep, rows);
+    o_backward(c, p, rows);
+    qkv_backward(c, p, rows);
+    block_backward_weight(c, p, keep, &(struct rows){.rows = rows}, keep->middle);
+}
+
 /* The norms lay the residual down as the start of the sum that the second product of
  * each half completes. */
 void block_forward(struct block_context *c, const struct block_params *p,
@@ -108,17 +183,16 @@ void block_forward(struct block_context *c, const struct block_params *p,
     enum dtype t = dtype_of(d);
     int n = rows->rows;
     rmsnorm_forward(&p->norm1, n, x, keep->rstd1, c->normed1, keep->middle);
-    linear_group_forward(c->g, &p->qkv, n, c->normed1, keep->qkv);
+    qkv_forward(c, p, keep, n);
     rope_forward(n, a->heads + a->kv_heads, a->head_dim, rows->position, c->cosine,
                  c->sine, t, keep->qkv, qkv_dim(d));
     attention_forward(c->g, a, &c->attention, rows, &qkv, keep->heads, keep->lse);
-    linear_forward(c->g, &p->o, n, keep->heads, q_dim(d), 1.0f, t, keep->middle,
-                   d->hidden);
+    o_forward(c, p, keep, n);
 
     rmsnorm_forward(&p->norm2, n, keep->middle, keep->rstd2, c->normed1, y);
-    linear_group_forward(c->g, &p->gate_up, n, c->normed1, keep->gate_up);
+    gate_up_forward(c, p, keep, n);
     swiglu_forward(n, d->ff, t, keep->gate_up, c->act);
-    linear_forward(c->g, &p->down, n, c->act, d->ff, 1.0f, t, y, d->hidden);
+    down_forward(c, p, n, y);
 }
 
 /* normed1 and normed2 hold the gradients by the norms' outputs until the norms turn
@@ -133,19 +207,18 @@ void block_backward_input(struct block_context *c, const struct block_params *p,
     struct attention_gradient dqkv = gradient_of(d, c->dqkv);
     enum dtype t = dtype_of(d);
     int n = rows->rows;
-    linear_backward_input(c->g, &p->down, n, dy, d->hidden, 0.0f, c->act, d->ff);
+    down_backward(c, p, n, dy);
     swiglu_backward(n, d->ff, t, keep->gate_up, c->act);
-    linear_group_backward_input(c->g, &p->gate_up, n, keep->gate_up, c->normed2);
+    gate_up_backward(c, p, keep, n);
     rmsnorm_backward(&p->norm2, n, c->normed2, keep->middle, keep->rstd2, dy,
                      c->dmiddle, c->normed2, c->norm_sums);
 
-    linear_backward_input(c->g, &p->o, n, c->dmiddle, d->hidden, 0.0f, c->dheads,
-                          q_dim(d));
+    o_backward(c, p, n);
     attention_backward(c->g, a, &c->attention, rows, &qkv, keep->heads, keep->lse,
                        c->dheads, &dqkv);
     rope_backward(n, a->heads + a->kv_heads, a->head_dim, rows->position, c->cosine,
                   c->sine, t, c->dqkv, qkv_dim(d));
-    linear_group_backward_input(c->g, &p->qkv, n, c->dqkv, c->normed1);
+    qkv_backward(c, p, n);
     rmsnorm_backward(&p->norm1, n, c->normed1, x, keep->rstd1, c->dmiddle, dx,
                      c->normed1, c->norm_sums);
 }

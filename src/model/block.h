@@ -83,4 +83,10 @@ void block_backward_weight(struct block_context *c, const struct block_params *p
                            const struct block_keep *keep, const struct rows *rows,
                            const void *dy);
 
+/* Makes all products of the calls above, and nothing else: for a rehearsal
+ * (src/gemm/bf16.h) of any number of rows up to `rows`, a layer of bf16. training:
+ * those of the backward pass too. */
+void block_rehearse(struct block_context *c, const struct block_params *p,
+                    const struct block_keep *keep, int rows, bool training);
+
 #endif

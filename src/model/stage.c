@@ -266,6 +266,23 @@ static void borrow_packs(struct stage *s, const struct stage *lender)
     linear_pack_borrow(&s->head, &lender->head);
 }
 
+/* Has gemm build now what the stage's products need. fp32's need nothing. */
+static int prepare_products(struct stage *s, struct gemm *gemm, struct err *err)
+{
+    if (s->spec.dtype == DTYPE_F32)
+        return 0;
+    struct err first;
+    gemm_bf16_rehearse(gemm, &first);
+    if (!s->spec.lender)
+        each_matrix(s, fill, NULL, NULL);
+    stage_rehearse(s);
+    gemm_bf16_rehearse(gemm, NULL);
+    if (first.code == ERR_NONE)
+        return 0;
+    *err = first;
+    return err_prefix(err, "model: products of %d rows", s->spec.max_rows);
+}
+
 struct stage *stage_create(const struct stage_spec *spec, const struct slab *slab,
                            const void *weights, float *grads, struct gemm *gemm,
                            struct err *err)
@@ -292,9 +309,12 @@ struct stage *stage_create(const struct stage_spec *spec, const struct slab *sla
                    s->cosine, s->sine);
     find_params(
         s, &(struct source){slab, spec->dtype, weights, spec->training ? grads : NULL});
+    int failed = 0;
     if (spec->lender)
         borrow_packs(s, spec->lender);
-    else if (each_matrix(s, linear_pack_create, gemm, err)) {
+    else
+        failed = each_matrix(s, linear_pack_create, gemm, err);
+    if (failed || prepare_products(s, gemm, err)) {
         stage_destroy(s);
         return NULL;
     }

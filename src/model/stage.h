@@ -58,8 +58,9 @@ struct stage_spec {
 int64_t stage_bytes(const struct stage_spec *spec, const struct gemm *gemm);
 
 /* weights (of dtype) and grads are the slab's arrays, borrowed; grads may be NULL if
- * not training. What gemm needs for the stage's products is prepared in it; it must
- * outlive the stage. Owned; NULL with err set (no memory). */
+ * not training. What gemm needs for the stage's products, of any number of rows up to
+ * max_rows, is built in it, so that no call below builds; it must outlive the stage.
+ * Owned; NULL with err set (no memory; what was built stays gemm's). */
 struct stage *stage_create(const struct stage_spec *spec, const struct slab *slab,
                            const void *weights, float *grads, struct gemm *gemm,
                            struct err *err);

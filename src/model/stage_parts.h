@@ -39,4 +39,8 @@ struct stage {
     struct slot *slot;
 };
 
+/* Makes the products of all that a stage of bf16 runs, packing apart, with max_rows
+ * rows and does nothing else: within a rehearsal (src/gemm/bf16.h). */
+void stage_rehearse(struct stage *s);
+
 #endif

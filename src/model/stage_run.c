@@ -118,6 +118,21 @@ void stage_logits(const struct stage *s, int slot, int row, int n, float *logits
                    s->shape.vocab);
 }
 
+/* Slots are alike. The logits of stage_logits may be of more rows than xent's at once.
+ */
+void stage_rehearse(struct stage *s)
+{
+    const struct slot *slot = &s->slot[0];
+    for (int l = 0; l < s->spec.layers; l++)
+        block_rehearse(&s->context, &s->params[l], &slot->keep[l], s->spec.max_rows,
+                       s->spec.training);
+    if (!s->spec.head)
+        return;
+    xent_rehearse(s->context.g, &s->head, s->spec.max_rows, slot->normed, s->logits,
+                  slot->dnormed);
+    stage_logits(s, 0, 0, s->spec.max_rows, s->logits);
+}
+
 const void *stage_residual(const struct stage *s, int slot_index, int layer)
 {
     const struct slot *slot = slot_at(s, slot_index);

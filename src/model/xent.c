@@ -95,12 +95,41 @@ static double row_pass(float *z, int n, int target, float scale, enum dtype t, v
     return log(sum) + (double)max - (double)at_target;
 }
 
+/* Rows whose gradients are gathered for one product. */
+static int group_rows(enum dtype t, int vocab)
+{
+    return t == DTYPE_F32 ? chunk_rows(vocab) : GATHERED * chunk_rows(vocab);
+}
+
+/* Every product of xent is in one of these two. */
+static void chunk_products(const struct gemm *g, const struct linear *head, int n,
+                           const void *x, float *logits)
+{
+    linear_forward(g, head, n, x, head->in, 0.0f, DTYPE_F32, logits, head->out);
+}
+
+static void group_products(const struct gemm *g, const struct linear *head, int n,
+                           const void *dz, const void *x, void *dx)
+{
+    linear_backward_input(g, head, n, dz, head->out, 0.0f, dx, head->in);
+    linear_backward_weight(g, head, n, dz, head->out, x, head->in);
+}
+
+void xent_rehearse(const struct gemm *g, const struct linear *head, int max_rows,
+                   const void *x, void *scratch, void *dx)
+{
+    chunk_products(g, head, least(chunk_rows(head->out), max_rows), x, scratch);
+    if (dx)
+        group_products(g, head, least(group_rows(head->dtype, head->out), max_rows),
+                       scratch, x, dx);
+}
+
 void xent(const struct gemm *g, const struct linear *head, int rows, const void *x,
           const int32_t *target, float scale, void *scratch, double *nll, void *dx)
 {
     enum dtype t = head->dtype;
     int vocab = head->out, dim = head->in, chunk = chunk_rows(vocab);
-    int group = t == DTYPE_F32 ? chunk : GATHERED * chunk;
+    int group = group_rows(t, vocab);
     float *logits = scratch;
     void *gathered =
         t == DTYPE_F32 ? scratch : (char *)scratch + logits_bytes(vocab, rows);
@@ -109,8 +138,7 @@ void xent(const struct gemm *g, const struct linear *head, int rows, const void 
         for (int begin = first; begin < end; begin += chunk) {
             int n = least(chunk, end - begin);
             void *dz = element_to(t, gathered, (int64_t)(begin - first) * vocab);
-            linear_forward(g, head, n, element_at(t, x, (int64_t)begin * dim), dim,
-                           0.0f, DTYPE_F32, logits, vocab);
+            chunk_products(g, head, n, element_at(t, x, (int64_t)begin * dim), logits);
 #pragma omp parallel for schedule(static)
             for (int i = 0; i < n; i++)
                 nll[begin + i] = row_pass(
@@ -119,10 +147,8 @@ void xent(const struct gemm *g, const struct linear *head, int rows, const void 
         }
         if (dx) {
             int64_t at = (int64_t)first * dim;
-            linear_backward_input(g, head, end - first, gathered, vocab, 0.0f,
-                                  element_to(t, dx, at), dim);
-            linear_backward_weight(g, head, end - first, gathered, vocab,
-                                   element_at(t, x, at), dim);
+            group_products(g, head, end - first, gathered, element_at(t, x, at),
+                           element_to(t, dx, at));
         }
     }
 }

@@ -24,4 +24,9 @@ int64_t xent_scratch_bytes(enum dtype dtype, int vocab, int max_rows, bool train
 void xent(const struct gemm *g, const struct linear *head, int rows, const void *x,
           const int32_t *target, float scale, void *scratch, double *nll, void *dx);
 
+/* Makes the products of xent, and nothing else: for a rehearsal (src/gemm/bf16.h) of
+ * any number of rows up to max_rows, a head of bf16. x, scratch and dx as above. */
+void xent_rehearse(const struct gemm *g, const struct linear *head, int max_rows,
+                   const void *x, void *scratch, void *dx);
+
 #endif

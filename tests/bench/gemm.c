@@ -128,10 +128,13 @@ static int run_row(struct work w, int tile, const char *what, double peak, doubl
         if (!failed)
             gemm_packed_fill(w.packed, r->op_b, b, r->op_b == GEMM_N ? r->n : r->k);
     }
-    if (!failed && w.bf16 && !w.packed && !tile)
-        failed = gemm_bf16_prepare(
-            w.g, r->op_a, r->op_b, r->m, r->n, r->k, r->op_a == GEMM_N ? r->k : r->m,
-            r->op_b == GEMM_N ? r->n : r->k, r->to, r->beta, r->n, err);
+    if (!failed && w.bf16 && !tile) {
+        gemm_bf16_rehearse(w.g, err);
+        product(&w);
+        gemm_bf16_rehearse(w.g, NULL);
+        failed = err->code != ERR_NONE ||
+                 (!w.packed && gemm_bf16_prepare_shared(w.g, r->m, r->n, r->k, err));
+    }
     if (!failed && !tile)
         product(&w);
     double end = clock_s() + s;

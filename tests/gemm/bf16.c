@@ -96,9 +96,7 @@ static void product_destroy(struct product *p)
 static void prepare(struct gemm *g, const struct product *p)
 {
     struct err err = {0};
-    if (p->form == PLAIN &&
-        gemm_bf16_prepare(g, p->op_a, p->op_b, p->m, p->n, p->k, p->lda, p->ldb, p->to,
-                          p->beta, p->ldc, &err))
+    if (p->form == PLAIN && gemm_bf16_prepare_shared(g, p->m, p->n, p->k, &err))
         fail_msg("%s", err.text);
 }
 
@@ -122,9 +120,6 @@ static void run_part(struct gemm *g, const struct product *p, int64_t row, int64
         if (!packed)
             fail_msg("%s", err.text);
         gemm_packed_fill(packed, p->op_b, b, p->ldb);
-        if (gemm_bf16_packed_prepare(g, packed, m, p->lda, p->to, p->beta, p->ldc,
-                                     &err))
-            fail_msg("%s", err.text);
         gemm_bf16_packed(g, m, n, p->k, a, p->lda, packed, p->to, p->beta, c, p->ldc);
         gemm_packed_destroy(packed);
     }
@@ -424,8 +419,6 @@ static void packed_lives_in_given_memory_and_is_filled_again(void **state)
         memset(memory, 0x7f, (size_t)bytes + 64);
         struct gemm_packed *p = gemm_packed_create_at(fast[f], K, N, memory, &err);
         assert_non_null(p);
-        assert_int_equal(
-            gemm_bf16_packed_prepare(fast[f], p, M, y.lda, y.to, 0, N, &err), 0);
         gemm_packed_fill(p, GEMM_T, y.b + 1, y.ldb); /* other values first */
         gemm_packed_fill(p, GEMM_T, y.b, y.ldb);
         gemm_bf16_packed(fast[f], M, N, K, y.a, y.lda, p, y.to, 0, y.c, N);
@@ -436,6 +429,137 @@ static void packed_lives_in_given_memory_and_is_filled_again(void **state)
         mem_free(memory);
         product_destroy(&x);
         product_destroy(&y);
+    }
+}
+
+/* All of a row's forms, packs included, rehearsed and then run with any number of
+ * rows: nothing is built any more, and the numbers are right. */
+static const struct form_row {
+    const char *name;
+    enum form form;
+    int variant;
+    int64_t n, other; /* other: k, or m where A is transposed */
+} form_rows[] = {{"forward", PLAIN, 2 + 8 + 16, 530, 70},
+                 {"input gradient, added", PLAIN, 4 + 8, 75, 131},
+                 {"packed, fp32", PACKED, 2 + 16, 600, 45},
+                 {"packed, added", PACKED, 2 + 4 + 8, 96, 64},
+                 {"one column in", PLAIN, 2, 9, 1},
+                 {"weight gradient", PLAIN, 1 + 4, 40, 259},
+                 {"weight gradient of one row", PLAIN, 1, 37, 1},
+                 {"sums, overwritten", PLAIN, 1 + 16, 33, 65}};
+
+static struct product rows_create(const struct form_row *row, int64_t rows)
+{
+    int transposed = row->variant & 1;
+    return product_create(row->form, row->variant, transposed ? row->other : rows,
+                          row->n, transposed ? rows : row->other);
+}
+
+static void rehearse(struct gemm *g, const struct product *p)
+{
+    struct err err;
+    struct product blind = *p; /* rehearsals touch no operand */
+    int64_t bytes = gemm_bf16_workspace_bytes(g);
+    static uint16_t none[1];
+    blind.a = blind.b = blind.c = none;
+    blind.shift = 0;
+    gemm_bf16_rehearse(g, &err);
+    run_part(g, &blind, 0, p->m, 0, p->n);
+    gemm_bf16_rehearse(g, NULL);
+    if (err.code != ERR_NONE)
+        fail_msg("%s", err.text);
+    if (gemm_bf16_backend(g) != GEMM_ONEDNN)
+        assert_true(gemm_bf16_primitives(g) == 0 &&
+                    gemm_bf16_workspace_bytes(g) == bytes);
+    else
+        assert_true(gemm_bf16_primitives(g) > 0);
+}
+
+static void rows_of_any_number_are_rehearsed_at_once(void **state)
+{
+    (void)state;
+    enum { MOST = 300 };
+    static const int64_t rows[] = {1,   2,   3,   7,   8,   21,  64,  85,
+                                   127, 128, 170, 255, 256, 257, 299, MOST};
+    for (int f = 0; f < fasts; f++)
+        for (size_t i = 0; i < sizeof form_rows / sizeof *form_rows; i++) {
+            const struct form_row *row = &form_rows[i];
+            struct product most = rows_create(row, MOST);
+            rehearse(fast[f], &most);
+            product_destroy(&most);
+            int64_t built = gemm_bf16_primitives(fast[f]);
+            double worst = 0;
+            for (size_t r = 0; r < sizeof rows / sizeof *rows; r++) {
+                struct product x = rows_create(row, rows[r]);
+                struct product y = rows_create(row, rows[r]);
+                run_part(fast[f], &x, 0, x.m, 0, x.n);
+                run_part(ref, &y, 0, y.m, 0, y.n);
+                double error = error_of(&x, &y);
+                worst = error > worst ? error : worst;
+                if (!(error <= 1) || !padding_is_kept(&x) ||
+                    gemm_bf16_primitives(fast[f]) != built)
+                    fail_msg("%s %s, %lld rows: %g of the bound, %lld primitives, "
+                             "rehearsed %lld",
+                             gemm_bf16_name(fast[f]), row->name, (long long)rows[r],
+                             error, (long long)gemm_bf16_primitives(fast[f]),
+                             (long long)built);
+                product_destroy(&x);
+                product_destroy(&y);
+            }
+            printf("%s %s: %lld primitives, worst error %.2f of the bound\n",
+                   gemm_bf16_name(fast[f]), row->name, (long long)built, worst);
+        }
+}
+
+static void sums_over_more_rows_than_a_piece_are_rehearsed(void **state)
+{
+    (void)state;
+    enum { MOST = 2600 };
+    static const int64_t rows[] = {1, 1023, 1024, 1025, 2048, 2599, MOST};
+    for (int f = 0; f < fasts; f++)
+        for (int variant = 1; variant <= 9; variant += 4) { /* 1, 5, 9: C is bf16 */
+            struct product most = product_create(PLAIN, variant, 7, 9, MOST);
+            rehearse(fast[f], &most);
+            product_destroy(&most);
+            int64_t built = gemm_bf16_primitives(fast[f]);
+            for (size_t r = 0; r < sizeof rows / sizeof *rows; r++) {
+                if (variant & 8 && rows[r] < MOST)
+                    continue; /* only the one that was rehearsed */
+                struct product x = product_create(PLAIN, variant, 7, 9, rows[r]);
+                struct product y = product_create(PLAIN, variant, 7, 9, rows[r]);
+                run_part(fast[f], &x, 0, x.m, 0, x.n);
+                run_part(ref, &y, 0, y.m, 0, y.n);
+                double error = error_of(&x, &y);
+                if (!(error <= 1))
+                    fail_msg("%lld rows, variant %d: %g of the bound",
+                             (long long)rows[r], variant, error);
+                assert_int_equal(gemm_bf16_primitives(fast[f]), built);
+                product_destroy(&x);
+                product_destroy(&y);
+            }
+        }
+}
+
+/* Rows of C that overlap are no product of oneDNN's. */
+static void a_rehearsal_keeps_its_first_failure(void **state)
+{
+    (void)state;
+    enum { M = 4, N = 5, K = 6 };
+    static const uint16_t a[M * K], b[K * N];
+    static float c[M * N];
+    for (int f = 0; f < fasts; f++) {
+        struct err err = {.code = ERR_USAGE, .text = "from before"}, first = {0};
+        gemm_bf16_rehearse(fast[f], &err);
+        assert_int_equal(err.code, ERR_NONE);
+        gemm_bf16(fast[f], GEMM_N, GEMM_N, M, N, K, a, K, b, N, DTYPE_F32, 0, c, N - 2);
+        if (gemm_bf16_backend(fast[f]) == GEMM_ONEDNN)
+            assert_int_not_equal(err.code, ERR_NONE);
+        first = err;
+        gemm_bf16(fast[f], GEMM_N, GEMM_N, M, N, K, a, K, b, N, DTYPE_F32, 0, c, N - 3);
+        gemm_bf16_rehearse(fast[f], NULL);
+        assert_string_equal(err.text, first.text);
+        gemm_bf16(fast[f], GEMM_N, GEMM_N, M, N, K, a, K, b, N, DTYPE_F32, 0, c, N);
+        printf("%s: \"%s\"\n", gemm_bf16_name(fast[f]), err.text);
     }
 }
 
@@ -502,6 +626,9 @@ int main(void)
         cmocka_unit_test(tiles_run_on_all_threads_at_once),
         cmocka_unit_test(bad_values_flow),
         cmocka_unit_test(packed_lives_in_given_memory_and_is_filled_again),
+        cmocka_unit_test(rows_of_any_number_are_rehearsed_at_once),
+        cmocka_unit_test(sums_over_more_rows_than_a_piece_are_rehearsed),
+        cmocka_unit_test(a_rehearsal_keeps_its_first_failure),
         cmocka_unit_test(names_what_computes),
         cmocka_unit_test(peak_is_above_what_products_reach),
     };
