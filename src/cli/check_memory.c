@@ -8,6 +8,7 @@
 #include "src/base/check.h"
 #include "src/base/mem.h"
 #include "src/train/memory_plan.h"
+#include "src/train/products.h"
 #include "src/train/run_spec.h"
 
 /* The columns: kinds that some rank has. */
@@ -103,6 +104,7 @@ int check_memory(const struct run *run, int64_t ranks, struct err *err)
     if (!gemm)
         return -1;
     t.gemm = gemm;
+    spec.packing = products_pays(gemm, (int64_t)spec.batch * spec.seq_len);
     int failed = print(&t, err);
     gemm_destroy(gemm);
     return failed;

@@ -8,6 +8,7 @@
 #include "src/base/tally.h"
 #include "src/train/engine.h"
 #include "src/train/memory_plan.h"
+#include "src/train/products.h"
 #include "src/train/weights.h"
 
 #include <math.h>
@@ -185,6 +186,7 @@ static int measure(struct bench *b, bool bf16, struct err *err)
                                .schedule = b->schedule == RUN_GPIPE ? SCHEDULE_GPIPE
                                                                     : SCHEDULE_1F1B,
                                .training = true};
+    spec.packing = products_pays(b->gemm, (int64_t)spec.batch * spec.seq_len);
     spec.data = comm_size(b->world) / b->pipeline;
     if (memory_plan_admit(b->world, &spec, b->node_bytes, b->gemm, &r.plan, err))
         return -1;
