@@ -94,19 +94,6 @@ int64_t mem_peak_rss_bytes(void)
     return (int64_t)usage.ru_maxrss * 1024;
 }
 
-int64_t mem_available_bytes(void)
-{
-    FILE *f = fopen("/proc/meminfo", "r");
-    long long kib = -1;
-    char line[256];
-    while (f && kib < 0 && fgets(line, sizeof line, f))
-        if (sscanf(line, "MemAvailable: %lld kB", &kib) != 1)
-            kib = -1;
-    if (f)
-        fclose(f);
-    return kib < 0 ? -1 : (int64_t)kib * 1024;
-}
-
 int64_t mem_page_faults(void)
 {
     struct rusage usage;

@@ -27,9 +27,15 @@ char *mem_printf(struct err *err, const char *format, ...)
  * nothing). Once, at the start of the program. */
 void mem_keep_freed(void);
 
-/* Bytes that this host can give without swapping (Linux's MemAvailable); -1: not known.
- */
+/* Bytes that this process can take without swapping: what the host has (Linux's
+ * MemAvailable), and what the control groups of the process leave of their limits, such
+ * as a batch job's; -1: not known. */
 int64_t mem_available_bytes(void);
+
+/* The second part alone: groups is a file like /proc/self/cgroup, root where the
+ * controllers are mounted. Files that the kernel would give up count as free; the
+ * tightest group of those above each other decides. -1: no limit. */
+int64_t mem_group_room(const char *groups, const char *root);
 
 /* Page faults of this process so far. */
 int64_t mem_page_faults(void);

@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include <cmocka.h>
 
@@ -121,6 +122,57 @@ static void available_memory_is_known(void **state)
     assert_true(bytes == -1 || bytes > 1 << 20);
 }
 
+static void put(const char *folder, const char *name, const char *text)
+{
+    char path[300];
+    snprintf(path, sizeof path, "%s/%s", folder, name);
+    if (!text) {
+        assert_int_equal(mkdir(path, 0700), 0);
+        return;
+    }
+    FILE *f = fopen(path, "w");
+    assert_non_null(f);
+    assert_true(fputs(text, f) >= 0);
+    assert_int_equal(fclose(f), 0);
+}
+
+/* A tree of control groups as the kernel shows it. */
+static void control_groups_bound_a_job(void **state)
+{
+    (void)state;
+    char root[] = "dusk-mem-XXXXXX", groups[300], command[300];
+    assert_non_null(mkdtemp(root));
+    snprintf(groups, sizeof groups, "%s/groups", root);
+    put(root, "groups", "0::/job_7/step_0/task_1\n");
+    assert_int_equal(mem_group_room(groups, root), -1);
+    assert_int_equal(mem_group_room("no such file", root), -1);
+    put(root, "job_7", NULL);
+    put(root, "job_7/step_0", NULL);
+    put(root, "job_7/step_0/memory.max", "max\n");
+    put(root, "job_7/step_0/memory.current", "10\n");
+    assert_int_equal(mem_group_room(groups, root), -1);
+    put(root, "job_7/memory.max", "5000\n");
+    put(root, "job_7/memory.current", "1200\n");
+    assert_int_equal(mem_group_room(groups, root), 3800);
+    put(root, "job_7/memory.stat", "anon 900\ninactive_file 200\n");
+    assert_int_equal(mem_group_room(groups, root), 4000);
+    put(root, "job_7/step_0/memory.max", "300\n");
+    assert_int_equal(mem_group_room(groups, root), 290);
+    put(root, "job_7/step_0/memory.current", "400\n");
+    assert_int_equal(mem_group_room(groups, root), 0);
+    /* Version 1: the tightest of both. */
+    put(root, "memory", NULL);
+    put(root, "memory/a", NULL);
+    put(root, "memory/a/memory.limit_in_bytes", "700\n");
+    put(root, "memory/a/memory.usage_in_bytes", "100\n");
+    put(root, "groups", "9:cpu,cpuacct:/a\n4:hugetlb,memory:/a/b\n");
+    assert_int_equal(mem_group_room(groups, root), 600);
+    put(root, "groups", "9:memory_other:/a\nnonsense\n:\n");
+    assert_int_equal(mem_group_room(groups, root), -1);
+    snprintf(command, sizeof command, "rm -r %s", root);
+    assert_int_equal(system(command), 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -128,6 +180,7 @@ int main(void)
         cmocka_unit_test(impossible_sizes_are_refused),
         cmocka_unit_test(strings_of_any_length),
         cmocka_unit_test(peak_memory_grows_with_use),
+        cmocka_unit_test(control_groups_bound_a_job),
         cmocka_unit_test(use_meets_no_page_fault),
         cmocka_unit_test(available_memory_is_known),
     };
