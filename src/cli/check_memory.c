@@ -8,7 +8,6 @@
 #include "src/base/check.h"
 #include "src/base/mem.h"
 #include "src/train/memory_plan.h"
-#include "src/train/products.h"
 #include "src/train/run_spec.h"
 
 /* The columns: kinds that some rank has. */
@@ -77,6 +76,28 @@ static void print_sum(const struct table *t)
     putchar('\n');
 }
 
+/* What a run takes where memory is short of the table's. */
+static int print_packings(const struct table *t, struct err *err)
+{
+    int64_t bytes[STAGE_PACK_NONE + 1] = {0};
+    struct engine_spec s = *t->spec;
+    if (s.dtype != DTYPE_BF16)
+        return 0;
+    for (int p = STAGE_PACK_FORWARD; p <= STAGE_PACK_NONE; p++) {
+        s.packing = (enum stage_packing)p;
+        bytes[p] = memory_plan_largest(&s, t->ranks, t->gemm, NULL, err);
+        if (bytes[p] < 0)
+            return -1;
+    }
+    printf(
+        "with fewer packed copies the fullest rank takes %.3f GB or, slower, %.3f GB; "
+        "a run takes all of them where half of a host's free memory holds them or "
+        "parallel.node_gb says so\n",
+        (double)bytes[STAGE_PACK_FORWARD] * 1e-9,
+        (double)bytes[STAGE_PACK_NONE] * 1e-9);
+    return 0;
+}
+
 static int print(struct table *t, struct err *err)
 {
     if (scan(t, err))
@@ -86,7 +107,7 @@ static int print(struct table *t, struct err *err)
         if (print_rank(t, r, err))
             return -1;
     print_sum(t);
-    return 0;
+    return print_packings(t, err);
 }
 
 int check_memory(const struct run *run, int64_t ranks, struct err *err)
@@ -104,7 +125,6 @@ int check_memory(const struct run *run, int64_t ranks, struct err *err)
     if (!gemm)
         return -1;
     t.gemm = gemm;
-    spec.packing = products_pays(gemm, (int64_t)spec.batch * spec.seq_len);
     int failed = print(&t, err);
     gemm_destroy(gemm);
     return failed;

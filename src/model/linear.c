@@ -26,10 +26,12 @@ void linear_backward_input(const struct gemm *g, const struct linear *l, int row
     if (l->dtype == DTYPE_F32)
         gemm_f32(g, GEMM_N, GEMM_N, rows, l->in, l->out, dy, dy_stride, l->w, l->in,
                  beta, dx, dx_stride);
-    else if (l->backward)
+    else if (l->backward) {
+        if (l->refill)
+            gemm_packed_fill(l->backward, GEMM_N, l->w, l->in);
         gemm_bf16_packed(g, rows, l->in, l->out, dy, dy_stride, l->backward, DTYPE_BF16,
                          beta, dx, dx_stride);
-    else
+    } else
         gemm_bf16(g, GEMM_N, GEMM_N, rows, l->in, l->out, dy, dy_stride, l->w, l->in,
                   DTYPE_BF16, beta, dx, dx_stride);
 }
@@ -88,15 +90,23 @@ void linear_group_backward_weight(const struct gemm *g, const struct linear_grou
                                element_at(l->part[i].dtype, dy, at), l->out, x, l->in);
 }
 
+int64_t linear_pack_backward_bytes(const struct linear *l, const struct gemm *g)
+{
+    return l->dtype == DTYPE_F32 ? 0 : gemm_packed_bytes(g, l->out, l->in);
+}
+
 void linear_pack_lay_out(struct linear *l, struct arena *a, const struct gemm *g,
-                         bool forward, bool backward)
+                         bool forward, enum linear_pack backward, void *shared)
 {
     if (l->dtype == DTYPE_F32)
         return;
     if (forward)
         l->forward_at = arena_take(a, gemm_packed_bytes(g, l->in, l->out), 1);
-    if (backward)
-        l->backward_at = arena_take(a, gemm_packed_bytes(g, l->out, l->in), 1);
+    l->refill = backward == LINEAR_PACK_SHARED;
+    if (backward == LINEAR_PACK_OWN)
+        l->backward_at = arena_take(a, linear_pack_backward_bytes(l, g), 1);
+    else if (backward == LINEAR_PACK_SHARED)
+        l->backward_at = shared;
 }
 
 int linear_pack_create(struct linear *l, struct gemm *g, struct err *err)
@@ -113,13 +123,14 @@ void linear_pack_borrow(struct linear *l, const struct linear *from)
 {
     l->forward = from->forward;
     l->backward = from->backward;
+    l->refill = from->refill;
 }
 
 void linear_pack_fill(struct linear *l)
 {
     if (l->forward_at)
         gemm_packed_fill(l->forward, GEMM_T, l->w, l->in);
-    if (l->backward_at)
+    if (l->backward_at && !l->refill)
         gemm_packed_fill(l->backward, GEMM_N, l->w, l->in);
 }
 

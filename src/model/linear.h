@@ -25,6 +25,7 @@ struct linear {
     /* Packed copies for y and for dx, NULL to read w. */
     struct gemm_packed *forward, *backward;
     void *forward_at, *backward_at; /* their memory; NULL: none */
+    bool refill; /* backward's memory is also others': filled before each use */
 };
 
 /* y = x W^T + beta y; beta 0 or 1, 0 overwrites. Strides are elements from one row to
@@ -63,12 +64,19 @@ void linear_group_backward_input(const struct gemm *g, const struct linear_group
 void linear_group_backward_weight(const struct gemm *g, const struct linear_group *l,
                                   int rows, const void *dy, const void *x);
 
-/* Packed copies: takes their memory from the arena (which may only count); makes them
- * there, -1 with err set if there is no memory; uses those of another; fills them from
- * w; ends them. A layer of fp32 has none; without memory for one, there is none to
- * make, fill or end. */
+/* The copy for dx: none, one of the layer's own, or one in memory that layers have in
+ * common, packed anew at each use. */
+enum linear_pack { LINEAR_PACK_NONE, LINEAR_PACK_OWN, LINEAR_PACK_SHARED };
+
+/* Bytes of the copy for dx. */
+int64_t linear_pack_backward_bytes(const struct linear *l, const struct gemm *g);
+
+/* Packed copies: takes their memory from the arena (which may only count), or uses
+ * `shared`, as large as the largest copy; makes them there, -1 with err set if there is
+ * no memory; uses those of another; fills them from w; ends them. A layer of fp32 has
+ * none; without memory for one, there is none to make, fill or end. */
 void linear_pack_lay_out(struct linear *l, struct arena *a, const struct gemm *g,
-                         bool forward, bool backward);
+                         bool forward, enum linear_pack backward, void *shared);
 int linear_pack_create(struct linear *l, struct gemm *g, struct err *err);
 void linear_pack_borrow(struct linear *l, const struct linear *from);
 void linear_pack_fill(struct linear *l);

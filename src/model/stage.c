@@ -72,26 +72,50 @@ static int matrices_of(struct block_params *p, struct linear **list)
     return n;
 }
 
+/* The largest packed copy for an input gradient. */
+static int64_t largest_backward_pack(const struct stage_spec *spec,
+                                     const struct linear *head, const struct gemm *g)
+{
+    struct block_dims dims = dims_of(spec);
+    struct block_params p = block_params_of(&dims);
+    struct linear *list[LAYER_MATRICES + 1];
+    int n = spec->layers > 0 ? matrices_of(&p, list) : 0;
+    int64_t largest = spec->head ? linear_pack_backward_bytes(head, g) : 0;
+    for (int i = 0; i < n; i++) {
+        int64_t bytes = linear_pack_backward_bytes(list[i], g);
+        largest = bytes > largest ? bytes : largest;
+    }
+    return largest;
+}
+
 /* Sizes of all parameters, and memory for the packed copies. */
 static void lay_out_params(struct stage *s, struct arena *a,
                            const struct stage_spec *spec, const struct gemm *g)
 {
     bool own = !spec->lender && spec->packing != STAGE_PACK_NONE;
-    bool backward = own && spec->training && spec->packing == STAGE_PACK_BOTH;
     struct block_dims dims = dims_of(spec);
+    struct linear head = {
+        .in = dims.hidden, .out = spec->shape->vocab, .dtype = spec->dtype};
+    enum linear_pack backward = LINEAR_PACK_NONE;
+    void *shared = NULL;
+    if (own && spec->training && spec->packing == STAGE_PACK_BOTH)
+        backward = LINEAR_PACK_OWN;
+    else if (own && spec->training && spec->dtype == DTYPE_BF16) {
+        backward = LINEAR_PACK_SHARED;
+        shared = arena_take(a, largest_backward_pack(spec, &head, g), 1);
+    }
     s->params = arena_take(a, spec->layers, sizeof *s->params);
     for (int l = 0; l < spec->layers; l++) {
         struct linear *list[LAYER_MATRICES];
         struct block_params p = block_params_of(&dims);
         for (int i = 0, n = matrices_of(&p, list); i < n; i++)
-            linear_pack_lay_out(list[i], a, g, own, backward);
+            linear_pack_lay_out(list[i], a, g, own, backward, shared);
         if (a->base)
             s->params[l] = p;
     }
-    s->head = (struct linear){
-        .in = dims.hidden, .out = spec->shape->vocab, .dtype = spec->dtype};
+    s->head = head;
     if (spec->head)
-        linear_pack_lay_out(&s->head, a, g, own, backward);
+        linear_pack_lay_out(&s->head, a, g, own, backward, shared);
 }
 
 /* Lays the stage's arrays out in the arena, itself first; only counts if that has no

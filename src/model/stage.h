@@ -33,7 +33,8 @@
 struct stage;
 
 /* Packed copies of the matrices, for the forward products and for the input gradients;
- * each has about the bytes of the matrices. fp32 has none. */
+ * each has about the bytes of the matrices. fp32 has none. Without copies for the input
+ * gradients, FORWARD packs each matrix at its use, in memory for the largest. */
 enum stage_packing {
     STAGE_PACK_BOTH, /* forward only stages: as STAGE_PACK_FORWARD */
     STAGE_PACK_FORWARD,

@@ -8,7 +8,6 @@
 #include "src/base/tally.h"
 #include "src/train/engine.h"
 #include "src/train/memory_plan.h"
-#include "src/train/products.h"
 #include "src/train/weights.h"
 
 #include <math.h>
@@ -89,13 +88,14 @@ static int one_step(struct run_step *r, struct step *s)
     comm_sum_f64(r->b->world, &loss, 1);
     double agreed = clock_s(), products = r->tally.seconds[TALLY_GEMM];
     double attention = r->tally.seconds[TALLY_ATTENTION];
+    double packed = r->tally.seconds[TALLY_PACKING]; /* in the pass */
     engine_update(r->engine, &z);
     double end = clock_s();
     s->seconds = end - begin;
     s->part[PRODUCTS] = products;
     s->part[ATTENTION] = attention;
     s->part[WAITING] = wait_s + (agreed - passed) + z.wait_s;
-    double packing = r->tally.seconds[TALLY_PACKING];
+    double packing = r->tally.seconds[TALLY_PACKING] - packed;
     s->part[OPTIMIZER] = end - agreed - z.wait_s - packing;
     s->part[OTHER] = passed - begin - wait_s - products - attention + packing;
     return isfinite(loss) && z.finite ? 0 : -1;
@@ -186,7 +186,6 @@ static int measure(struct bench *b, bool bf16, struct err *err)
                                .schedule = b->schedule == RUN_GPIPE ? SCHEDULE_GPIPE
                                                                     : SCHEDULE_1F1B,
                                .training = true};
-    spec.packing = products_pays(b->gemm, (int64_t)spec.batch * spec.seq_len);
     spec.data = comm_size(b->world) / b->pipeline;
     if (memory_plan_admit(b->world, &spec, b->node_bytes, b->gemm, &r.plan, err))
         return -1;

@@ -2,6 +2,7 @@
 #include "src/train/memory_plan.h"
 
 #include "src/base/mem.h"
+#include "src/gemm/bf16.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -117,6 +118,15 @@ static void advise(const struct engine_spec *spec, int ranks, const struct fulle
     snprintf(text, size, "it needs hosts with more memory");
 }
 
+/* Is this packing's last copy one to be had only where memory is plenty? Not if the
+ * user has said what there is. */
+static bool spares_copy(const struct engine_spec *spec, int64_t node_bytes,
+                        const struct gemm *gemm)
+{
+    return spec->packing == STAGE_PACK_BOTH && spec->dtype == DTYPE_BF16 &&
+           node_bytes == 0 && gemm_bf16_backend(gemm) == GEMM_OWN;
+}
+
 int memory_plan_admit(struct comm *world, struct engine_spec *spec, int64_t node_bytes,
                       const struct gemm *gemm, struct memory_plan *mine,
                       struct err *err)
@@ -129,7 +139,7 @@ int memory_plan_admit(struct comm *world, struct engine_spec *spec, int64_t node
         if (comm_agree(world, failed, err) ||
             gather(world, memory_plan_total(mine), node_bytes, &f, err))
             return -1;
-        if (f.asked <= f.given)
+        if (f.asked <= (spares_copy(spec, node_bytes, gemm) ? f.given / 2 : f.given))
             return 0;
     }
     char advice[256];

@@ -6,8 +6,6 @@
 
 #include <string.h>
 
-enum { ENOUGH_ROWS = 1024 };
-
 static const char level_key[] = "products", packing_key[] = "packing";
 
 static const char *const packings[] = {[STAGE_PACK_BOTH] = "both",
@@ -51,21 +49,14 @@ struct gemm *products_create(struct comm *world, const struct log *log, struct r
     return g;
 }
 
-enum stage_packing products_pays(const struct gemm *g, int64_t rows)
-{
-    bool own = gemm_bf16_backend(g) == GEMM_OWN;
-    return own && rows >= ENOUGH_ROWS ? STAGE_PACK_FORWARD : STAGE_PACK_BOTH;
-}
-
-enum stage_packing products_packing(const struct start *s, const struct gemm *g,
-                                    int64_t rows)
+enum stage_packing products_packing(const struct start *s, const struct gemm *g)
 {
     const char *was =
         gemm_bf16_packing_matters(g) ? resumed_value(s, packing_key) : NULL;
     for (int p = STAGE_PACK_BOTH; was && p <= STAGE_PACK_NONE; p++)
         if (strcmp(packings[p], was) == 0)
             return (enum stage_packing)p;
-    return products_pays(g, rows);
+    return STAGE_PACK_BOTH;
 }
 
 int products_record(struct start *s, const struct gemm *g, enum stage_packing packing,

@@ -21,14 +21,8 @@
 struct gemm *products_create(struct comm *world, const struct log *log, struct run *run,
                              const struct start *s, struct err *err);
 
-/* Packed copies that pay for micro-batches of `rows` rows. Own kernels pack the input
- * gradient's matrices on the way: at 1,024 rows that costs 1 % of a step, and a copy of
- * all matrices as much memory as the weights. */
-enum stage_packing products_pays(const struct gemm *g, int64_t rows);
-
-/* The packing to try first: the checkpoint's where it matters, else what pays. */
-enum stage_packing products_packing(const struct start *s, const struct gemm *g,
-                                    int64_t rows);
+/* The packing to try first: the checkpoint's where it matters, else both copies. */
+enum stage_packing products_packing(const struct start *s, const struct gemm *g);
 
 /* Notes level and packing in s->info for the run's checkpoints; warns where the packing
  * is not the checkpoint's and that matters. -1 with err set. Local. */

@@ -134,8 +134,7 @@ static int setup_engine(struct trainer *t, struct err *err)
     struct engine_spec spec;
     if (run_engine_spec(&t->run, &t->start.shape, comm_size(t->world), &spec, err))
         return -1;
-    spec.packing =
-        products_packing(&t->start, t->gemm, (int64_t)spec.batch * spec.seq_len);
+    spec.packing = products_packing(&t->start, t->gemm);
     if (memory_plan_admit(t->world, &spec, (int64_t)(t->run.parallel.node_gb * 1e9),
                           t->gemm, &t->plan, err) ||
         comm_agree(t->world, products_record(&t->start, t->gemm, spec.packing, err),

@@ -101,7 +101,7 @@ static void check_bf16(struct gemm *g, int rows, int in, int half)
         struct arena a = {0};
         for (int pass = 0; pass < 2; pass++) {
             for (int i = 0; i < l.parts && packed; i++)
-                linear_pack_lay_out(&l.part[i], &a, g, true, true);
+                linear_pack_lay_out(&l.part[i], &a, g, true, LINEAR_PACK_OWN, NULL);
             if (pass == 0)
                 a = (struct arena){.base = aligned_alloc(64, (size_t)a.used + 64)};
         }
