@@ -3,6 +3,7 @@
 
 #include <math.h>
 #include <stddef.h>
+#include <stdio.h>
 
 /* Bounds that keep every size of the table far inside 63 bits. */
 enum { COUNT_MAX = 1 << 24, LAYERS_MAX = 1 << 16 };
@@ -72,12 +73,15 @@ int shape_check(const struct model_shape *s, struct err *err)
     return check_relations(s, err);
 }
 
-const char *shape_difference(const struct model_shape *a, const struct model_shape *b)
+struct difference {
+    const char *name; /* NULL: none */
+    double a, b;
+};
+
+static struct difference first_difference(const struct model_shape *a,
+                                          const struct model_shape *b)
 {
-    const struct {
-        const char *name;
-        double a, b;
-    } fields[] = {
+    const struct difference fields[] = {
         {"num_hidden_layers", a->layers, b->layers},
         {"hidden_size", a->hidden, b->hidden},
         {"intermediate_size", a->ff, b->ff},
@@ -93,8 +97,23 @@ const char *shape_difference(const struct model_shape *a, const struct model_sha
     };
     for (size_t i = 0; i < sizeof fields / sizeof *fields; i++)
         if (fields[i].a < fields[i].b || fields[i].a > fields[i].b)
-            return fields[i].name;
-    return NULL;
+            return fields[i];
+    return (struct difference){0};
+}
+
+const char *shape_difference(const struct model_shape *a, const struct model_shape *b)
+{
+    return first_difference(a, b).name;
+}
+
+bool shape_difference_text(const struct model_shape *a, const struct model_shape *b,
+                           char *text, size_t size)
+{
+    struct difference d = first_difference(a, b);
+    *text = '\0';
+    if (d.name)
+        snprintf(text, size, "%s is %.10g and %.10g", d.name, d.a, d.b);
+    return d.name != NULL;
 }
 
 const char *arch_name(enum arch a)

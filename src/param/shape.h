@@ -6,6 +6,7 @@
  * Letters: D hidden, H heads, K kv_heads, E head_dim, F ff, V vocab, L layers. */
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #include "src/base/err.h"
@@ -31,6 +32,11 @@ int shape_check(const struct model_shape *s, struct err *err);
 /* Do both describe the same arithmetic on the same tensors? Ignores arch, bos, eos.
  * Returns the name of the first field that differs, or NULL. Local. */
 const char *shape_difference(const struct model_shape *a, const struct model_shape *b);
+
+/* The same with both values, "hidden_size is 64 and 72", in text; size >= 96. Do they
+ * differ? If not, text is "". Local. */
+bool shape_difference_text(const struct model_shape *a, const struct model_shape *b,
+                           char *text, size_t size);
 
 const char *arch_name(enum arch a); /* "LlamaForCausalLM", "MistralForCausalLM" */
 

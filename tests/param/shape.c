@@ -75,6 +75,11 @@ static void differences_are_named_and_ids_ignored(void **state)
     assert_null(shape_difference(&a, &b));
     b.norm_eps = 1e-6;
     assert_string_equal(shape_difference(&a, &b), "rms_norm_eps");
+    char text[96];
+    assert_true(shape_difference_text(&a, &b, text, sizeof text));
+    assert_string_equal(text, "rms_norm_eps is 1e-05 and 1e-06");
+    assert_false(shape_difference_text(&a, &a, text, sizeof text));
+    assert_string_equal(text, "");
     b = a;
     b.tied = true;
     assert_string_equal(shape_difference(&a, &b), "tie_word_embeddings");
