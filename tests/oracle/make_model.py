@@ -36,6 +36,9 @@ transformers_logging.disable_progress_bar()
 HERE = pathlib.Path(__file__).parent / "model"
 EXAMPLE = pathlib.Path(__file__).parents[2] / "configs" / "quickstart"
 TINY = ["tiny-mistral", "tiny-llama-tied", "tiny-mistral-window", "tiny-llama-ropetheta"]
+MERGED = ["linear-0.5-0.5", "linear-0.3-0.7", "linear-1-0.5", "linear-1-0.5-raw", "linear-0.3-0.7-bf16",
+          "linear-0.3-0.7-f32-out-bf16", "slerp-0.5", "slerp-0.25", "slerp-0.25-base-b", "slerp-0.25-bf16",
+          "slerp-0.25-f32-out-bf16"]
 UPSCALED = ["small-m1", "small-ranges", "tiny-mistral-m1", "tiny-mistral-ranges"]
 NOT_COUNTED = -100
 
@@ -409,7 +412,7 @@ def digest(tensor):
 
 
 def merged_by_mergekit(case, root):
-    """mergekit's passthrough of the case's mergekit.yml; returns a folder with the model."""
+    """What mergekit makes of the case's mergekit.yml; returns a folder with the model."""
     out = pathlib.Path(tempfile.mkdtemp()) / case.name
     tool = pathlib.Path(sys.executable).with_name("mergekit-yaml")
     subprocess.run([tool, case.resolve() / "mergekit.yml", out, "--quiet", "-j", "1", "--no-write-model-card",
@@ -448,6 +451,24 @@ def upscaled(case, old, root):
             "sha256": {n: digest(w) for n, w in sorted(merged.items())},
             "measured": {"logits_f32_vs_f64": distance(logits, logits64),
                          "logits_max_abs": float(logits.detach().abs().max())}}, {"logits": logits}
+
+
+# ---- merges ----
+
+
+def cosine(a, b):
+    a, b = a.double(), b.double()
+    return float((a * b).sum() / max(float(a.norm()), 1e-8) / max(float(b.norm()), 1e-8))
+
+
+def merged(case, root):
+    """mergekit's weights; which tensors its slerp mixes along a line."""
+    folder = merged_by_mergekit(case, root)
+    weights = weights_in(folder)
+    shutil.rmtree(folder.parent)
+    a, b = weights_in(root / "merge" / "a"), weights_in(root / "merge" / "b")
+    cosines = {n: cosine(a[n], b[n]) for n in sorted(a)} if case.name.startswith("slerp") else {}
+    return {"line": [n for n, c in cosines.items() if abs(c) > 0.9995], "cosine": cosines}, weights
 
 
 # ---- tokenizers ----
@@ -563,6 +584,10 @@ def everything(root):
     for name in UPSCALED:
         case = root / "upscale" / name
         yield case, "expect.json", *upscaled(case, read_json(case / "expect.json"), root), 5e-6
+    for name in MERGED:
+        case = root / "merge" / name
+        limit = 4e-3 if "bf16" in name else 1e-6
+        yield case, "expect.json", *merged(case, root), limit
     for name in ("tiny512", "mistral-v1"):
         folder = root / "tokenizer" / name
         yield folder, "vectors.json", vectors(folder, read_json(folder / "vectors.json")), None, 1e-12
