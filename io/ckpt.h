@@ -76,6 +76,10 @@ uint64_t ckpt_identity(const struct ckpt *k);
 const char *ckpt_path(const struct ckpt *k);      /* of the .h5 file; borrowed */
 const char *ckpt_link_path(const struct ckpt *k); /* a link's source; NULL: no link */
 
+/* The path without the folders above, so that what it goes into has the same bytes
+ * anywhere; "step-00000100/state.h5" keeps its own folder. Borrowed. Local. */
+const char *ckpt_short_name(const struct ckpt *k);
+
 /* The sealed file in which the weights lie: a link's source, else the checkpoint's own,
  * and the layer of it that holds `layer`. Borrowed. Local. */
 const struct sealed *ckpt_sealed(const struct ckpt *k);

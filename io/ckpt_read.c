@@ -54,6 +54,18 @@ const char *ckpt_path(const struct ckpt *k)
     return k->path;
 }
 
+const char *ckpt_short_name(const struct ckpt *k)
+{
+    const char *base = strrchr(k->path, '/');
+    base = base ? base + 1 : k->path;
+    if (strcmp(base, "state.h5") != 0)
+        return base;
+    const char *at = base;
+    while (at > k->path && (at == base || at[-1] != '/'))
+        at--;
+    return at;
+}
+
 const char *ckpt_link_path(const struct ckpt *k)
 {
     return k->base_path;

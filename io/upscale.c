@@ -58,20 +58,6 @@ static int map_dtypes(struct job *j, const struct ckpt_info *from, struct err *e
     return 0;
 }
 
-/* The name of the source without the folders above: the same input gives the same
- * bytes anywhere. "step-00000100/state.h5" keeps its own folder. */
-static const char *short_name(const char *path)
-{
-    const char *base = strrchr(path, '/');
-    base = base ? base + 1 : path;
-    if (strcmp(base, "state.h5") != 0)
-        return base;
-    const char *at = base;
-    while (at > path && (at == base || at[-1] != '/'))
-        at--;
-    return at;
-}
-
 /* The result is a new model: no optimizer, no steps, no keys of a run. */
 static int make_info(struct job *j, struct err *err)
 {
@@ -85,9 +71,9 @@ static int make_info(struct job *j, struct err *err)
     j->info.layers = layer_map_format(&j->map, err);
     if (!j->info.layers)
         return -1;
-    j->info.source = mem_printf(err, "%s (%d layers, seal %016llx)",
-                                short_name(ckpt_path(j->source)), from->shape.layers,
-                                (unsigned long long)ckpt_identity(j->source));
+    j->info.source =
+        mem_printf(err, "%s (%d layers, seal %016llx)", ckpt_short_name(j->source),
+                   from->shape.layers, (unsigned long long)ckpt_identity(j->source));
     if (!j->info.source)
         return -1;
     return map_dtypes(j, from, err);
