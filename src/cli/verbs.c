@@ -8,6 +8,7 @@
 extern const struct verb verb_import;
 extern const struct verb verb_export;
 extern const struct verb verb_upscale;
+extern const struct verb verb_merge;
 extern const struct verb verb_inspect;
 extern const struct verb verb_diff;
 extern const struct verb verb_tokens;
@@ -17,8 +18,8 @@ extern const struct verb verb_check;
 extern const struct verb verb_bench;
 
 const struct verb *const verbs[] = {
-    &verb_import, &verb_export, &verb_upscale, &verb_inspect, &verb_diff, &verb_tokens,
-    &verb_train,  &verb_eval,   &verb_check,   &verb_bench,   NULL};
+    &verb_import, &verb_export, &verb_upscale, &verb_merge, &verb_inspect, &verb_diff,
+    &verb_tokens, &verb_train,  &verb_eval,    &verb_check, &verb_bench,   NULL};
 
 /* Does the text start with the place of the error in a run file or an override? Then
  * that comes first on the line, where editors look for it. */
