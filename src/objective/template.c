@@ -2,6 +2,7 @@
 #include "src/objective/template_parts.h"
 
 #include "src/base/check.h"
+#include "src/base/json.h"
 #include "src/base/mem.h"
 
 #include <stdlib.h>
@@ -153,6 +154,43 @@ const char *template_eos(const struct template *t)
 const char *template_token(const struct template *t, int i)
 {
     return i < 0 || i >= TEMPLATE_TOKENS ? NULL : t->spec.token[i];
+}
+
+char *template_describe(const struct template *t, struct err *err)
+{
+    static const char *const systems[] = {[SYSTEM_TURN] = "turn",
+                                          [SYSTEM_MERGED] = "merged",
+                                          [SYSTEM_REFUSED] = "refused"};
+    const struct template_spec *s = &t->spec;
+    const struct {
+        const char *name;
+        bool on;
+    } flag[] = {{"skip_empty_system", s->skip_empty_system},
+                {"strip", s->strip},
+                {"bos", s->bos},
+                {"raw", s->raw},
+                {"text", s->text},
+                {"one_turn", s->one_turn},
+                {"end_once", s->end_once}};
+    struct json j = {0};
+    json_begin(&j, NULL, '{');
+    json_text(&j, "name", s->name);
+    for (int i = 0; i < TEMPLATE_PARTS; i++)
+        if (s->part[i][0])
+            json_text(&j, template_part_name(i), s->part[i]);
+    json_begin(&j, "tokens", '[');
+    for (int i = 0; i < TEMPLATE_TOKENS && s->token[i]; i++)
+        json_text(&j, NULL, s->token[i]);
+    json_end(&j, ']');
+    json_text(&j, "eos", s->eos);
+    json_text(&j, "system", systems[s->system]);
+    for (size_t i = 0; i < sizeof flag / sizeof *flag; i++)
+        if (flag[i].on)
+            json_bool(&j, flag[i].name, true);
+    json_end(&j, '}');
+    char *text = mem_printf(err, "%s", j.text);
+    json_fini(&j);
+    return text;
 }
 
 static bool ends_with(const char *text, size_t bytes, const char *end, size_t end_bytes)

@@ -76,6 +76,11 @@ bool template_bos(const struct template *t);                 /* as in the spec *
 const char *template_eos(const struct template *t);          /* NULL: none */
 const char *template_token(const struct template *t, int i); /* NULL: no more */
 
+/* The whole description as one line of JSON (and so YAML): parts by their names, flags
+ * that are set, in one order, whoever made it. What a file keeps of a template, and
+ * what is hashed to compare two. Owned (free); NULL with err set. */
+char *template_describe(const struct template *t, struct err *err);
+
 /* Do replies end with the EOS? If not, a model is not taught to stop: warn. */
 bool template_ends_replies(const struct template *t);
 

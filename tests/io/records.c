@@ -179,6 +179,9 @@ static void expect_refusal(const char *line, size_t bytes, const char *says)
 #define SYSTEM "{\"role\": \"system\", \"content\": \"s\"}"
 #define REPLY "{\"role\": \"assistant\", \"content\": \"a\"}"
 
+#define PAIR(chosen, rejected)                                                         \
+    "{\"chosen\": [" chosen "], \"rejected\": [" rejected "], \"system\": \"s\"}"
+
 static void refuses_bad_json(void **state)
 {
     (void)state;
@@ -206,6 +209,22 @@ static void refuses_bad_json(void **state)
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
         expect_refusal(rows[i].line, strlen(rows[i].line), rows[i].says);
     expect_refusal("{\"text\":\0\"a\"}", 13, "found a NUL as byte 9");
+}
+
+static void refuses_a_cut_at_every_byte(void **state)
+{
+    (void)state;
+    static const char line[] = PAIR(USER ", " REPLY, USER ", " REPLY);
+    for (size_t n = 0; n + 1 < sizeof line; n++) {
+        struct err err = {0};
+        char found[256] = "";
+        char *cut = malloc(n ? n : 1); /* so that a read behind its end shows */
+        assert_non_null(cut);
+        memcpy(cut, line, n);
+        assert_int_equal(parse(NULL, cut, n, found, sizeof found, &err), 1);
+        assert_int_equal(err.code, ERR_INPUT);
+        free(cut);
+    }
 }
 
 static void refuses_long_and_deep_lines(void **state)
@@ -284,9 +303,6 @@ static void refuses_bad_messages(void **state)
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
         expect_refusal(rows[i].line, strlen(rows[i].line), rows[i].says);
 }
-
-#define PAIR(chosen, rejected)                                                         \
-    "{\"chosen\": [" chosen "], \"rejected\": [" rejected "], \"system\": \"s\"}"
 
 static void refuses_bad_pairs(void **state)
 {
@@ -383,6 +399,7 @@ int main(void)
         cmocka_unit_test(reads_every_shape),
         cmocka_unit_test(reads_pairs),
         cmocka_unit_test(refuses_bad_json),
+        cmocka_unit_test(refuses_a_cut_at_every_byte),
         cmocka_unit_test(refuses_long_and_deep_lines),
         cmocka_unit_test(takes_a_line_of_16_mib),
         cmocka_unit_test(refuses_bad_messages),

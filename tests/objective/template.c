@@ -124,6 +124,34 @@ static void knows_bos_and_end_marks(void **state)
     assert_null(template_builtin(n));
 }
 
+static void describes_itself(void **state)
+{
+    (void)state;
+    static const char solar[] =
+        "{\"name\": \"solar_eos\", \"system_before\": \"### System:\\u000a\", "
+        "\"system_after\": \"\\u000a\\u000a\", \"user_before\": \"### User:\\u000a\", "
+        "\"user_after\": \"\\u000a\\u000a\", \"input_before\": \"### User:\\u000a\", "
+        "\"input_joint\": \"\\u000a\\u000a\", \"reply_before\": \"### "
+        "Assistant:\\u000a\", "
+        "\"reply_end\": \"{eos}\", \"tokens\": [], \"eos\": \"</s>\", "
+        "\"system\": \"turn\", \"skip_empty_system\": true}";
+    char *seen[16] = {NULL};
+    int n = 0;
+    for (; template_builtin(n); n++) {
+        struct err err = {0};
+        struct template *t = create(template_builtin(n));
+        seen[n] = template_describe(t, &err);
+        assert_non_null(seen[n]);
+        for (int k = 0; k < n; k++)
+            assert_string_not_equal(seen[n], seen[k]);
+        template_destroy(t);
+    }
+    assert_string_equal(seen[0], solar);
+    assert_non_null(strstr(seen[3], "\"tokens\": [\"<|im_start|>\", \"<|im_end|>\"]"));
+    while (n > 0)
+        free(seen[--n]);
+}
+
 static void marks_replies_and_their_ends(void **state)
 {
     (void)state;
@@ -387,6 +415,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(renders_as_the_oracle),
         cmocka_unit_test(knows_bos_and_end_marks),
+        cmocka_unit_test(describes_itself),
         cmocka_unit_test(marks_replies_and_their_ends),
         cmocka_unit_test(takes_strings),
         cmocka_unit_test(renders_pairs),
