@@ -109,6 +109,25 @@ void json_read_describe(const json_t *value, char *text, size_t size)
     }
 }
 
+void json_read_keys(json_t *object, char *text, size_t size)
+{
+    size_t used = 0;
+    const char *key;
+    json_t *value;
+    text[0] = '\0';
+    json_object_foreach(object, key, value)
+    {
+        char name[48];
+        text_printable(name, sizeof name, key);
+        if (used + strlen(name) + 8 > size)
+            break;
+        used += (size_t)snprintf(text + used, size - used, "%s\"%s\"", used ? ", " : "",
+                                 name);
+    }
+    if (!used)
+        snprintf(text, size, "no keys");
+}
+
 /* The value of a key, NULL if it is absent or null. 0, or -1 if it must be there. */
 static int fetch(const json_t *object, const char *key, const char *where, bool *given,
                  const json_t **value, struct err *err)

@@ -24,6 +24,9 @@ json_t *json_read_file(const char *path, size_t limit, struct err *err);
  * messages; size >= 64. */
 void json_read_describe(const json_t *value, char *text, size_t size);
 
+/* "a", "b", "c": the keys of an object for messages, cut where the room ends. */
+void json_read_keys(json_t *object, char *text, size_t size);
+
 /* Fetch object[key]. Absent (and null, which Hugging Face writes for "not set") leaves
  * *value as it is and *given false; a value of another type or outside [min, max] is an
  * error. `given` may be NULL: then absent is an error too. */

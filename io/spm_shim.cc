@@ -69,6 +69,11 @@ const char *spm_piece(const spm *s, int id)
     return s->processor.IdToPiece(id).c_str();
 }
 
+int spm_is_byte(const spm *s, int id)
+{
+    return s->processor.IsByte(id);
+}
+
 int spm_encode(const spm *s, const char *text, size_t bytes,
                int (*take)(void *context, const int *ids, size_t n), void *context,
                char *why, size_t why_bytes)
@@ -78,6 +83,32 @@ int spm_encode(const spm *s, const char *text, size_t bytes,
         const auto status = s->processor.Encode(std::string_view(text, bytes), &ids);
         if (status.ok())
             return take(context, ids.data(), ids.size());
+        tell(why, why_bytes, status.ToString().c_str());
+    } catch (const std::exception &e) {
+        tell(why, why_bytes, e.what());
+    } catch (...) {
+        tell(why, why_bytes, "unknown exception");
+    }
+    return -1;
+}
+
+int spm_encode_tokens(const spm *s, const char *text, size_t bytes,
+                      int (*take)(void *context, const spm_token *tokens, size_t n),
+                      void *context, char *why, size_t why_bytes)
+{
+    try {
+        sentencepiece::ImmutableSentencePieceText found;
+        const auto status = s->processor.Encode(std::string_view(text, bytes),
+                                                found.mutable_proto());
+        if (status.ok()) {
+            std::vector<spm_token> tokens(found.pieces_size());
+            for (size_t i = 0; i < tokens.size(); i++) {
+                const auto piece = found.pieces(static_cast<int>(i));
+                tokens[i] = {static_cast<int32_t>(piece.id()), piece.begin(),
+                             piece.end()};
+            }
+            return take(context, tokens.data(), tokens.size());
+        }
         tell(why, why_bytes, status.ToString().c_str());
     } catch (const std::exception &e) {
         tell(why, why_bytes, e.what());

@@ -25,6 +25,7 @@ struct tokenizer {
         int id;
     } special[SPECIALS]; /* what parse_special cuts out */
     int specials;
+    bool *is_byte; /* [vocab] */
 };
 
 static void add_special(struct tokenizer *t, int id)
@@ -59,6 +60,12 @@ struct tokenizer *tokenizer_create(const void *model, size_t bytes, const char *
     add_special(t, t->bos);
     add_special(t, t->eos);
     add_special(t, t->unk);
+    if (!(t->is_byte = mem_array(t->vocab, sizeof *t->is_byte, err))) {
+        tokenizer_destroy(t);
+        return NULL;
+    }
+    for (int i = 0; i < t->vocab; i++)
+        t->is_byte[i] = spm_is_byte(t->spm, i);
     XXH128_hash_t h = XXH3_128bits(model, bytes);
     snprintf(t->hash, sizeof t->hash, "%016llx%016llx", (unsigned long long)h.high64,
              (unsigned long long)h.low64);
@@ -70,6 +77,7 @@ void tokenizer_destroy(struct tokenizer *t)
     if (!t)
         return;
     spm_destroy(t->spm);
+    mem_free(t->is_byte);
     mem_free(t);
 }
 
@@ -153,6 +161,92 @@ static int encode_plain(const struct tokenizer *t, const char *text, size_t byte
             return err_set(err, ERR_OTHER,
                            "SentencePiece failed on a text of %zu bytes: %s", bytes,
                            why);
+    }
+    return 0;
+}
+
+void spanned_ids_fini(struct spanned_ids *ids)
+{
+    free(ids->id);
+    free(ids->span);
+    *ids = (struct spanned_ids){0};
+}
+
+/* Room for n more. */
+static int spanned_ids_reserve(struct spanned_ids *ids, size_t n)
+{
+    int64_t need = ids->n + (int64_t)n, room = need + need / 2 + 64;
+    if (need <= ids->room)
+        return 0;
+    int32_t *id = realloc(ids->id, (size_t)room * sizeof *id);
+    if (!id)
+        return -1;
+    ids->id = id;
+    struct text_span *span = realloc(ids->span, (size_t)room * sizeof *span);
+    if (!span)
+        return -1;
+    ids->span = span;
+    ids->room = room;
+    return 0;
+}
+
+int spanned_ids_push(struct spanned_ids *ids, int32_t id, struct text_span span,
+                     struct err *err)
+{
+    if (spanned_ids_reserve(ids, 1))
+        return err_set(err, ERR_OTHER, "memory: none left for token ids");
+    ids->id[ids->n] = id;
+    ids->span[ids->n++] = span;
+    return 0;
+}
+
+/* Where the tokens of a part go. */
+struct span_sink {
+    const struct tokenizer *t;
+    struct spanned_ids *ids;
+    size_t offset;  /* of the part in the text, added to spans */
+    bool space_cut; /* the space put in front of the part is the one cut off there */
+};
+
+static int append_spans(void *context, const struct spm_token *tokens, size_t n)
+{
+    const struct span_sink *k = context;
+    if (spanned_ids_reserve(k->ids, n))
+        return -1;
+    int32_t *id = k->ids->id + k->ids->n;
+    struct text_span *span = k->ids->span + k->ids->n;
+    for (size_t i = n; i-- > 0;) {
+        id[i] = tokens[i].id;
+        span[i] =
+            (struct text_span){k->offset + tokens[i].begin, k->offset + tokens[i].end};
+        if (i + 1 < n && span[i].begin == span[i].end &&
+            span[i].begin == span[i + 1].begin && k->t->is_byte[id[i]] &&
+            k->t->is_byte[id[i + 1]])
+            span[i] = span[i + 1]; /* of the same character */
+    }
+    if (k->space_cut && n)
+        span[0].begin--;
+    k->ids->n += (int64_t)n;
+    return 0;
+}
+
+int tokenizer_encode_spans(const struct tokenizer *t, const char *text, size_t bytes,
+                           size_t offset, struct spanned_ids *ids, struct err *err)
+{
+    char why[WHY_BYTES] = "no memory for the ids";
+    int64_t before = ids->n;
+    for (size_t begin = 0, end; begin < bytes; begin = end) {
+        end = part_end(t, text, begin, bytes);
+        bool space_cut = begin > 0;
+        begin += space_cut;
+        struct span_sink sink = {t, ids, offset + begin, space_cut};
+        if (spm_encode_tokens(t->spm, text + begin, end - begin, append_spans, &sink,
+                              why, sizeof why)) {
+            ids->n = before;
+            return err_set(err, ERR_OTHER,
+                           "SentencePiece failed on a text of %zu bytes: %s", bytes,
+                           why);
+        }
     }
     return 0;
 }

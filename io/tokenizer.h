@@ -10,6 +10,7 @@
 #include <stdint.h>
 
 #include "src/base/err.h"
+#include "src/base/record.h"
 
 struct tokenizer;
 
@@ -40,6 +41,24 @@ int token_ids_push(struct token_ids *ids, int32_t id, struct err *err);
  * one by one; else they are plain text. On failure ids is as before. */
 int tokenizer_encode(const struct tokenizer *t, const char *text, size_t bytes,
                      bool parse_special, struct token_ids *ids, struct err *err);
+
+/* Ids with the bytes of the text that each stands for. */
+struct spanned_ids {
+    int32_t *id;
+    struct text_span *span;
+    int64_t n, room;
+}; /* grows; {0} is empty; owned by the caller */
+
+void spanned_ids_fini(struct spanned_ids *ids);
+int spanned_ids_push(struct spanned_ids *ids, int32_t id, struct text_span span,
+                     struct err *err);
+
+/* As tokenizer_encode of plain text, the same ids, with spans, to which `offset` is
+ * added. They follow one another in the text; each byte piece of a character has the
+ * span of the character, and what the model puts in front of a text is empty. On
+ * failure ids is as before. */
+int tokenizer_encode_spans(const struct tokenizer *t, const char *text, size_t bytes,
+                           size_t offset, struct spanned_ids *ids, struct err *err);
 
 /* Text of n ids, owned (free), NUL-terminated. ids out of range: ERR_INPUT. */
 char *tokenizer_decode(const struct tokenizer *t, const int32_t *ids, int64_t n,

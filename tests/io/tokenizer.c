@@ -202,6 +202,88 @@ static void parses_special_tokens_as_transformers(void **state)
     }
 }
 
+/* Ids as without spans; spans that cover the text from end to end, each with the
+ * characters of its piece. */
+static void check_spans(const struct tokenizer *t, const char *text, size_t bytes)
+{
+    static const char space[] = "\xe2\x96\x81";
+    struct err err = {0};
+    struct token_ids ids = {0};
+    struct spanned_ids s = {0};
+    size_t end = 100, covered = 0;
+    assert_int_equal(tokenizer_encode(t, text, bytes, false, &ids, &err), 0);
+    assert_int_equal(tokenizer_encode_spans(t, text, bytes, 100, &s, &err), 0);
+    assert_int_equal(s.n, ids.n);
+    assert_memory_equal(s.id, ids.id, (size_t)ids.n * sizeof *ids.id);
+    for (int64_t i = 0; i < s.n; i++) {
+        struct text_span k = s.span[i];
+        const char *piece = tokenizer_piece(t, s.id[i]);
+        bool byte = strncmp(piece, "<0x", 3) == 0;
+        bool same = i && byte && k.begin == s.span[i - 1].begin && k.begin < end;
+        assert_int_equal(same ? s.span[i - 1].end : end, same ? k.end : k.begin);
+        end = k.end;
+        covered += same ? 0 : k.end - k.begin;
+        if (byte) {
+            char code[8];
+            size_t nth = 0; /* byte of its character */
+            while (nth < (size_t)i && s.span[i - 1 - (int64_t)nth].begin == k.begin &&
+                   s.span[i - 1 - (int64_t)nth].end == k.end)
+                nth++;
+            assert_true(k.begin + nth < k.end);
+            snprintf(code, sizeof code, "<0x%02X>",
+                     (unsigned char)text[k.begin - 100 + nth]);
+            assert_string_equal(piece, code);
+            continue;
+        }
+        char surface[256] = "";
+        size_t used = 0;
+        for (size_t c = k.begin - 100; c < k.end - 100; c++)
+            if (text[c] == ' ')
+                used += (size_t)snprintf(surface + used, sizeof surface - used, "%s",
+                                         space);
+            else
+                surface[used++] = text[c];
+        surface[used] = '\0';
+        if (i == 0) { /* what the model puts in front has no bytes */
+            assert_memory_equal(piece, space, 3);
+            piece += 3;
+        }
+        assert_string_equal(piece, surface);
+    }
+    assert_int_equal(covered, bytes);
+    free(ids.id);
+    spanned_ids_fini(&s);
+}
+
+static void spans_are_the_bytes_of_the_pieces(void **state)
+{
+    (void)state;
+    static const char *const word[] = {"the",
+                                       " ",
+                                       "  ",
+                                       "\xed\x95\x9c\xea\xb5\xad",
+                                       "\n",
+                                       "x=1;",
+                                       "\xf0\x9f\x98\x80",
+                                       "12",
+                                       "\xe2\x96\x81",
+                                       " and ",
+                                       "\xc3\xa9"};
+    for (int m = 0; m < MODELS; m++) {
+        struct tokenizer *t = load(models[m]);
+        for (uint64_t i = 0; i < 300; i++) {
+            char text[4096] = "";
+            size_t used = 0;
+            for (uint64_t k = 0; k < i; k++)
+                used += (size_t)snprintf(
+                    text + used, sizeof text - used, "%s",
+                    word[rng_u64(7, i, k) % (sizeof word / sizeof *word)]);
+            check_spans(t, text, used);
+        }
+        tokenizer_destroy(t);
+    }
+}
+
 static void appends_ids_and_refuses_unknown_ones(void **state)
 {
     (void)state;
@@ -625,6 +707,7 @@ int main(void)
         cmocka_unit_test(encodes_and_decodes_as_the_oracle),
         cmocka_unit_test(reads_invalid_utf8_as_the_oracle),
         cmocka_unit_test(parses_special_tokens_as_transformers),
+        cmocka_unit_test(spans_are_the_bytes_of_the_pieces),
         cmocka_unit_test(appends_ids_and_refuses_unknown_ones),
         cmocka_unit_test(parts_of_a_text_give_the_ids_of_the_whole),
         cmocka_unit_test(parts_need_a_model_that_splits_at_spaces),
