@@ -7,15 +7,16 @@
 # of autocast and bf16 weights, each with and without torch.compile; fp32 against fp32
 # with and without. All run in turns, ROUNDS times (3); medians and their ratio, and
 # the peak memory. PYTHON needs torch and transformers; PEER (peer_step.py) may be any
-# script with its options and its JSON. A form that fails is named and left out.
+# script with its options and its JSON. FORMS names other forms ("bf16,--compile ..."),
+# STEPS the timed steps of each (3). A form that fails is named and left out.
 set -eu
 : "${DUSK:=./dusk}" "${PYTHON:=python3}" "${PEER:=$(dirname "$0")/peer_step.py}"
 size=$1 precision=$2 rounds=${3:-3} steps=${STEPS:-3}
 OMP_NUM_THREADS=${OMP_NUM_THREADS:-$(nproc)}
 export OMP_NUM_THREADS OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
 case $precision in
-fp32) forms="fp32 fp32,--compile" ;;
-bf16) forms="autocast autocast,--compile bf16 bf16,--compile" ;;
+fp32) forms=${FORMS:-fp32 fp32,--compile} ;;
+bf16) forms=${FORMS:-autocast autocast,--compile bf16 bf16,--compile} ;;
 *) echo "peer_step.sh: precision $precision: expected fp32 or bf16" >&2 && exit 2 ;;
 esac
 folder=$(mktemp -d)
