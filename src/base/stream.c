@@ -3,6 +3,8 @@
 
 #include <stddef.h>
 
+#include "src/base/clones.h"
+
 #if defined(__x86_64__)
 #include <emmintrin.h>
 #endif
@@ -22,4 +24,10 @@ void stream_triad(int64_t n, float *a, const float *b, const float *c, float s)
     for (int64_t i = 0; i < n; i++)
         a[i] = c ? b[i] + s * c[i] : b[i];
 #endif
+}
+
+CLONES void stream_update(int64_t n, float *a, float s)
+{
+    for (int64_t i = 0; i < n; i++)
+        a[i] *= s;
 }

@@ -94,6 +94,8 @@ void bf16_dot_all(const struct gemm *g, int64_t m, int64_t n, int64_t k,
         struct bf16_room room = g->room[i];
         if (packed && (t.dtype == DTYPE_F32 || k <= BF16_KC))
             room.cols = n + BF16_NR; /* neither B nor sums take room */
+        else if (packed) /* sums wait: lower and wider blocks pack A less often */
+            room.rows = ROWS / 2, room.cols = 2 * COLS;
         struct bf16_target part = t;
         part.c = (char *)t.c + (size_t)(row * t.ldc + col) * dtype_bytes(t.dtype);
         struct bf16_matrix left = {a.p + row * a.row, a.row, a.col};

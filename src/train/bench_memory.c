@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Memory bandwidth: copy and triad with streaming stores, so that a store does not
- * first read its line. All ranks measure at once, a rate is of one rank. */
+ * first read its line, and an update in place. All ranks measure at once, a rate is of
+ * one rank. */
 #include "src/train/bench.h"
 
 #include "src/base/mem.h"
@@ -31,6 +32,14 @@ static void triad(void *context)
 #pragma omp parallel for schedule(static) num_threads(x->threads)
     for (int64_t i = 0; i < x->n; i += PART)
         stream_triad(PART, x->a + i, x->b + i, x->c + i, 3.0f);
+}
+
+static void update(void *context)
+{
+    const struct arrays *x = context;
+#pragma omp parallel for schedule(static) num_threads(x->threads)
+    for (int64_t i = 0; i < x->n; i += PART)
+        stream_update(PART, x->a + i, 1.0f);
 }
 
 static int arrays_init(const struct bench *b, struct arrays *x, struct err *err)
@@ -79,6 +88,10 @@ int bench_memory(struct bench *b, struct err *err)
                   -1, NULL);
         snprintf(name, sizeof name, "triad, %d thread%s", t, t > 1 ? "s" : "");
         bench_add(b, name, "GB/s", bench_rate(bench_seconds_all(b, triad, &x), 3 * gb),
+                  -1, NULL);
+        snprintf(name, sizeof name, "update in place, %d thread%s", t,
+                 t > 1 ? "s" : "");
+        bench_add(b, name, "GB/s", bench_rate(bench_seconds_all(b, update, &x), 2 * gb),
                   -1, NULL);
     }
     arrays_fini(&x);
