@@ -7,7 +7,8 @@
 #include <omp.h>
 
 enum {
-    ROWS = 252,  /* a thread's block of A fills half of a 1 MiB second-level cache */
+    ROWS = 252,     /* a thread's block of A fills half of a 1 MiB second-level cache */
+    LOW_ROWS = 120, /* of it, where the sums of 2 x COLS columns wait beside it */
     COLS = 512,  /* a block of B, where it is packed on the way, and of waiting sums */
     SHARE = 128, /* columns that a thread packs at a time */
     LINE = BF16_KC / 2,
@@ -95,7 +96,7 @@ void bf16_dot_all(const struct gemm *g, int64_t m, int64_t n, int64_t k,
         if (packed && (t.dtype == DTYPE_F32 || k <= BF16_KC))
             room.cols = n + BF16_NR; /* neither B nor sums take room */
         else if (packed) /* sums wait: lower and wider blocks pack A less often */
-            room.rows = ROWS / 2, room.cols = 2 * COLS;
+            room.rows = LOW_ROWS, room.cols = 2 * COLS;
         struct bf16_target part = t;
         part.c = (char *)t.c + (size_t)(row * t.ldc + col) * dtype_bytes(t.dtype);
         struct bf16_matrix left = {a.p + row * a.row, a.row, a.col};
