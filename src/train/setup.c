@@ -92,6 +92,25 @@ static int open_valid(struct trainer *t, const char *tokenizer, struct err *err)
     return 0;
 }
 
+/* The chat template of the first record set goes with the model. */
+static int record_chat(struct trainer *t, struct err *err)
+{
+    const struct record_set *first = data_records(t->data, 0);
+    if (!first)
+        return 0;
+    const struct record_set_info *chat = record_set_info(first);
+    for (int i = 1; i < t->run.data.train_sets; i++) {
+        const struct record_set_info *other = record_set_info(data_records(t->data, i));
+        if (strcmp(other->template_hash, chat->template_hash) != 0)
+            log_warning(t->log,
+                        "%s: template %s is another than %s of the first set, which "
+                        "the checkpoints will carry",
+                        t->run.data.train[i].path, other->template_name,
+                        chat->template_name);
+    }
+    return start_record_chat(&t->start, chat, err);
+}
+
 static int setup_data(struct trainer *t, struct err *err)
 {
     const struct model_shape *s = &t->start.shape;
@@ -109,7 +128,9 @@ static int setup_data(struct trainer *t, struct err *err)
     const char *gemm = products(t), *data = data_identity(t->data);
     if (t->start.resumed)
         failed = start_check(&t->start, data, gemm, err);
-    return failed || start_record(&t->start, data, gemm, err) ? -1 : 0;
+    return failed || start_record(&t->start, data, gemm, err) || record_chat(t, err)
+               ? -1
+               : 0;
 }
 
 static int setup_batches(struct trainer *t, struct err *err)

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "src/train/start.h"
 
+#include "io/hf_chat.h"
 #include "io/tokenizer.h"
 #include "src/base/check.h"
 #include "src/base/file.h"
@@ -325,4 +326,19 @@ int start_record(struct start *s, const char *data, const char *gemm, struct err
                  ckpt_info_set(&s->info, "gemm", gemm, err);
     free(text);
     return failed ? -1 : 0;
+}
+
+int start_record_chat(struct start *s, const struct record_set_info *set,
+                      struct err *err)
+{
+    if (set->eos_id >= 0)
+        s->shape.eos_id = set->eos_id;
+    return ckpt_info_set(&s->info, CHAT_TEMPLATE_NAME, set->template_name, err) ||
+                   ckpt_info_set(&s->info, CHAT_TEMPLATE_TEXT, set->template_text,
+                                 err) ||
+                   ckpt_info_set(&s->info, CHAT_TEMPLATE_HASH, set->template_hash,
+                                 err) ||
+                   ckpt_info_set(&s->info, CHAT_JINJA, set->jinja, err)
+               ? -1
+               : 0;
 }

@@ -141,6 +141,29 @@ expect 2 1 "train.objective was sft, now it is pretrain" train run.yaml --set ru
     --set train.objective=pretrain --set 'checkpoint.resume_allow=[data]' \
     --set 'data.train=[{path: text.h5}]'
 
+# ---- the template goes with the model ----
+on 1 inspect runs/rp2d2/checkpoints/latest --json
+for value in '"chat.template": "solar_eos"' '"chat.template_hash": "' '"chat.jinja": "{'; do
+    grep -qF "$value" out || fail "the checkpoint lacks $value"
+done
+expect 0 1 - export runs/rp2d2/checkpoints/latest -o exported
+grep -qF '"chat_template": "{' exported/tokenizer_config.json || fail "no chat_template: $(cat exported/*config.json)"
+cp exported/*.json exported/tokenizer.model model
+cp exported/model.safetensors model
+echo '{"eos_token_id": 1, "top_p": 0.5}' >model/generation_config.json
+echo '{"chat_template": "old", "legacy": true}' >model/tokenizer_config.json
+expect 0 1 - import model -o again.h5
+expect 0 1 - train run.yaml --set run.name=again --set model.init=again.h5
+expect 0 1 - export runs/again/checkpoints/latest -o exported2
+for line in '"eos_token_id": 2' '"top_p": 0.5'; do
+    grep -qF "$line" exported2/generation_config.json || fail "generation_config.json lacks $line"
+done
+grep -qF '"legacy": true' exported2/tokenizer_config.json || fail "tokenizer_config.json lost a key"
+for folder in exported exported2; do
+    grep '"chat_template"' $folder/tokenizer_config.json | sed 's/,$//' >$folder.chat
+done
+same exported.chat exported2.chat "chat templates"
+
 # ---- what does not fit ----
 expect 3 2 "text.h5: is a token set, but train.objective is sft" train run.yaml --set run.name=b \
     --set 'data.train=[{path: text.h5}]'
