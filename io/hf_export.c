@@ -2,6 +2,7 @@
 #include "io/hf_export.h"
 
 #include "io/ckpt.h"
+#include "io/hf_chat.h"
 #include "io/hf_chunks.h"
 #include "io/hf_config.h"
 #include "io/hf_folder.h"
@@ -85,6 +86,21 @@ static int put_config(struct export_job *ex, struct err *err)
     return rc;
 }
 
+/* The checkpoint's file f (NULL: it has none), with what training has learnt. */
+static int put_file(struct export_job *ex, const char *name, const struct ckpt_file *f,
+                    struct err *err)
+{
+    char *text;
+    if (hf_chat_file(ex->info, name, &text, err))
+        return -1;
+    if (!text && !f)
+        return 0;
+    int rc = hf_folder_put(&ex->folder, name, text ? text : (const char *)f->data,
+                           text ? strlen(text) : f->bytes, err);
+    free(text);
+    return rc;
+}
+
 /* Everything but the weights: rank 0. */
 static int put_small_files(struct export_job *ex, struct err *err)
 {
@@ -93,10 +109,12 @@ static int put_small_files(struct export_job *ex, struct err *err)
         return -1;
     for (int i = 0; i < ex->info->files; i++) {
         const struct ckpt_file *f = &ex->info->file[i];
-        if (strcmp(f->name, "config.json") != 0 &&
-            hf_folder_put(&ex->folder, f->name, f->data, f->bytes, err))
+        if (strcmp(f->name, "config.json") != 0 && put_file(ex, f->name, f, err))
             return -1;
     }
+    const char *missing = hf_chat_missing(ex->info);
+    if (missing && put_file(ex, missing, NULL, err))
+        return -1;
     for (int i = 0; i < ex->layout.shards; i++) {
         const struct hf_shard *shard = &ex->layout.shard[i];
         hf_layout_file(&ex->layout, i, name, sizeof name);

@@ -53,17 +53,32 @@ static int print_text(char *text)
     return 0;
 }
 
+static void print_step(const struct run *r, int64_t steps)
+{
+    int64_t tokens = (int64_t)r->train.global_batch * r->data.seq_len;
+    if (r->train.objective == RUN_SFT)
+        printf("%d %s of at most %d tokens, ", r->train.global_batch,
+               r->data.packing ? "packs" : "records", r->data.seq_len);
+    else
+        printf("%d x %d = %" PRId64 " tokens, ", r->train.global_batch, r->data.seq_len,
+               tokens);
+    if (steps && r->train.objective != RUN_SFT)
+        printf("%.4g tokens in all, ", (double)steps * (double)tokens);
+}
+
 static void print_summary(const char *path, const struct run *r)
 {
-    int64_t steps = run_steps(r);
-    int64_t step_tokens = (int64_t)r->train.global_batch * r->data.seq_len;
+    int64_t steps = run_steps(r, 0);
     printf("%s: run %s: %s%s%s, ", path, r->run.name,
            r->model.init ? r->model.init : "random weights",
            r->model.layers ? " with layers " : "",
            r->model.layers ? r->model.layers : "");
-    printf("%" PRId64 " steps of %d x %d = %" PRId64 " tokens, %.4g tokens in all, ",
-           steps, r->train.global_batch, r->data.seq_len, step_tokens,
-           (double)steps * (double)step_tokens);
+    if (steps)
+        printf("%" PRId64 " steps of ", steps);
+    else
+        printf("%.4g epoch%s in steps of ", r->train.epochs,
+               r->train.epochs > 1 ? "s" : "");
+    print_step(r, steps);
     if (r->parallel.data)
         printf("pipeline %d x data %d = %" PRId64 " ranks\n", r->parallel.pipeline,
                r->parallel.data, (int64_t)r->parallel.pipeline * r->parallel.data);

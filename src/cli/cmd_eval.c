@@ -9,12 +9,13 @@
 #include <string.h>
 
 static const struct option eval_options[] = {
-    {"--tokens", "SET.h5", "the token set to predict (required)"},
+    {"--tokens", "SET.h5", "the token or record set to predict (required)"},
     {"--seq-len", "N",
-     "inputs of a window; the default is the model's max positions, at most 2048"},
+     "inputs of a window; the default is the model's max positions, at most 2048. Of "
+     "records: the longest allowed; the default is the set's longest"},
     {"--pipeline", "P", "pipeline stages; ranks / P replicas share the windows (1)"},
-    {"--batch", "N", "windows of a micro-batch (8)"},
-    {"--windows", "N", "only the first N windows"},
+    {"--batch", "N", "windows or records of a micro-batch (8)"},
+    {"--windows", "N", "only the first N windows or records"},
     {"--precision", "fp32|bf16", "what to compute in (fp32)"},
     {"--json", NULL, "print one JSON object instead of lines"},
     {0}};
@@ -24,12 +25,14 @@ static int run(int argc, char **argv, struct comm *world, const struct log *log)
 const struct verb verb_eval = {
     .name = "eval",
     .arguments = "CKPT --tokens SET.h5",
-    .summary = "loss and perplexity of a checkpoint on a token set",
+    .summary = "loss and perplexity of a checkpoint on a token or record set",
     .description =
         "Cuts the stream of tokens into windows of --seq-len inputs, the next token of "
         "each "
         "position as target; the last window may be short, so that every token but the "
-        "first is predicted once. Computes in fp32 unless --precision says otherwise. "
+        "first is predicted once. Of a record set each record is run alone, and the "
+        "tokens that count (replies) are predicted. Computes in fp32 unless "
+        "--precision says otherwise. "
         "The figures have the same bits on any number of ranks and stages.",
     .examples =
         "dusk eval base.h5 --tokens valid.h5 --seq-len 512\n"
@@ -67,8 +70,8 @@ static void print_lines(const struct evaluate_report *r)
     printf("loss        %.6f nats/token\n", v->loss);
     printf("perplexity  %.4f\n", v->perplexity);
     printf("nll sum     %.6f nats\n", v->nll_sum);
-    printf("counted     %" PRId64 " tokens in %" PRId64 " windows of %d\n", v->count,
-           v->windows, r->seq_len);
+    printf("counted     %" PRId64 " tokens in %" PRId64 " %s %d\n", v->count,
+           v->windows, r->records ? "records of at most" : "windows of", r->seq_len);
     printf("speed       %.0f tokens/s (%.2f s, and %.2f s to load)\n",
            (double)v->count / r->run_s, r->run_s, r->load_s);
 }
@@ -84,7 +87,7 @@ static void print_json(const struct evaluate_report *r,
     json_text(&j, "precision", precision_name(o->dtype));
     json_int(&j, "seq_len", r->seq_len);
     json_int(&j, "layers", r->layers);
-    json_int(&j, "windows", v->windows);
+    json_int(&j, r->records ? "records" : "windows", v->windows);
     json_double(&j, "nll_sum", v->nll_sum);
     json_int(&j, "count", v->count);
     json_double(&j, "loss", v->loss);

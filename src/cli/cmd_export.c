@@ -28,6 +28,9 @@ const struct verb verb_export = {
         "with an index, and the tokenizer and generation files that the checkpoint "
         "carries. Import and then export with the same type gives every tensor byte "
         "for byte. CKPT is a file, or the folder of a training checkpoint.\n"
+        "A model trained on records gets their chat template (chat_template in "
+        "tokenizer_config.json) and the template's EOS (config.json, "
+        "generation_config.json).\n"
         "The folder appears under its name when it is complete. Several ranks share "
         "the work.",
     .examples = "dusk export solar.h5 -o SOLAR-again\n"

@@ -22,6 +22,8 @@ const struct verb verb_train = {
         "run.yaml, ranks.txt, and a lock while the run lives.\n"
         "The same command goes on after a stop: the newest valid checkpoint is taken "
         "(checkpoint.resume), and the result has the bits of an uninterrupted run.\n"
+        "train.objective says what is learnt: every next token of token sets, or with "
+        "sft the replies of record sets.\n"
         "SIGUSR1 or SIGTERM to the ranks (SIGUSR1 to mpirun) saves and exits with 75. "
         "configs/reference.yaml explains every key; dusk check validates a file "
         "without "

@@ -107,7 +107,10 @@ void key_format(const struct key *k, const struct run *r, FILE *out)
         fprintf(out, "%" PRIu64, *(const uint64_t *)field);
         return;
     case KEY_DOUBLE:
-        format_double(*(const double *)field, out);
+        if (*(const double *)field == 0 && k->missing && !strcmp(k->missing, "null"))
+            fputs("null", out);
+        else
+            format_double(*(const double *)field, out);
         return;
     case KEY_CHOICE:
         fputs(k->choices[*(const int *)field], out);

@@ -128,15 +128,23 @@ static int check_model(struct run *r, const struct tree_node *root, struct err *
 static int check_length(const struct run *r, const struct tree_node *root,
                         struct err *err)
 {
-    if (!r->train.steps && !r->train.tokens)
+    bool epochs = r->train.epochs > 0, in_tokens = r->train.tokens;
+    int given = (r->train.steps ? 1 : 0) + (in_tokens ? 1 : 0) + (epochs ? 1 : 0);
+    const char *last = in_tokens && !epochs ? "train.tokens" : "train.epochs";
+    if (!given)
         return tree_error(err, path_place(root, "train"),
-                          "train: expected steps or tokens (the length of the run), "
-                          "found neither");
-    if (r->train.steps && r->train.tokens)
-        return tree_error(err, path_place(root, "train.tokens"),
-                          "train.tokens: expected one of train.steps and train.tokens, "
-                          "found both; null unsets one");
-    double tokens = (double)run_steps(r) * r->train.global_batch * r->data.seq_len;
+                          "train: expected steps, tokens or epochs (the length of the "
+                          "run), found none");
+    if (given > 1)
+        return tree_error(err, path_place(root, last),
+                          "%s: expected one of train.steps, train.tokens and "
+                          "train.epochs, found %d; null unsets one",
+                          last, given);
+    if (in_tokens && r->train.objective == RUN_SFT)
+        return tree_error(err, path_place(root, last),
+                          "train.tokens: expected train.steps or train.epochs with "
+                          "train.objective: sft, whose samples have any length");
+    double tokens = (double)run_steps(r, 0) * r->train.global_batch * r->data.seq_len;
     if (tokens > 4e18)
         return tree_error(err, path_place(root, "train.steps"),
                           "train.steps: expected at most 4e18 tokens in all (steps x "
@@ -168,7 +176,7 @@ static int check_rate(const struct run *r, const struct tree_node *root,
                       struct err *err)
 {
     bool ends_low = r->optim.schedule == RUN_COSINE || r->optim.schedule == RUN_WSD;
-    int64_t steps = run_steps(r), warmup = r->optim.warmup;
+    int64_t steps = run_steps(r, 0), warmup = r->optim.warmup;
     if (r->optim.min_lr > r->optim.lr)
         return tree_error(err, path_place(root, "optim.min_lr"),
                           "optim.min_lr: expected at most optim.lr (%g), found %g",
@@ -180,6 +188,8 @@ static int check_rate(const struct run *r, const struct tree_node *root,
                           r->optim.schedule == RUN_LINEAR ? "linear, which ends at 0"
                                                           : "constant",
                           r->optim.min_lr);
+    if (!steps) /* by epochs: the run checks when it knows its samples */
+        return 0;
     if (warmup > steps)
         return tree_error(err, path_place(root, "optim.warmup"),
                           "optim.warmup: expected at most the run's %lld steps, found "
@@ -259,11 +269,22 @@ static int check_events(const struct run *r, const struct tree_node *root,
     return 0;
 }
 
+static int check_objective(const struct run *r, const struct tree_node *root,
+                           struct err *err)
+{
+    if (r->data.packing && r->train.objective != RUN_SFT)
+        return tree_error(err, path_place(root, "data.packing"),
+                          "data.packing: expected false without train.objective: sft, "
+                          "found true");
+    return 0;
+}
+
 int rules_check(struct run *r, const struct tree_node *root, struct err *err)
 {
     if (check_names(r, root, err) < 0 || check_model(r, root, err) < 0 ||
-        check_length(r, root, err) < 0 || check_batch(r, root, err) < 0 ||
-        check_rate(r, root, err) < 0 || check_parallel(r, root, err) < 0)
+        check_objective(r, root, err) < 0 || check_length(r, root, err) < 0 ||
+        check_batch(r, root, err) < 0 || check_rate(r, root, err) < 0 ||
+        check_parallel(r, root, err) < 0)
         return -1;
     return check_events(r, root, err);
 }

@@ -9,6 +9,7 @@
 #include "src/config/rules.h"
 #include "src/config/schema.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -233,10 +234,12 @@ bool run_may_differ(const struct run *r, const char *key)
     return false;
 }
 
-int64_t run_steps(const struct run *r)
+int64_t run_steps(const struct run *r, int64_t samples)
 {
     if (r->train.steps)
         return r->train.steps;
+    if (r->train.epochs > 0)
+        return (int64_t)ceil(r->train.epochs * (double)samples / r->train.global_batch);
     int64_t step = (int64_t)r->train.global_batch * r->data.seq_len;
     return (r->train.tokens + step - 1) / step;
 }

@@ -14,7 +14,7 @@
 enum run_schedule { RUN_CONSTANT, RUN_LINEAR, RUN_COSINE, RUN_WSD };
 enum run_decay_shape { RUN_DECAY_COSINE, RUN_DECAY_LINEAR, RUN_DECAY_SQRT };
 enum run_pipe { RUN_GPIPE, RUN_1F1B };
-enum run_objective { RUN_PRETRAIN };
+enum run_objective { RUN_PRETRAIN, RUN_SFT };
 enum run_precision { RUN_FP32, RUN_BF16 };
 enum run_products { /* but for auto, as enum gemm_level + 1 */
                     RUN_PRODUCTS_AUTO,
@@ -56,13 +56,15 @@ struct run {
         struct run_set *train, *valid;
         int seq_len;
         bool shuffle;
+        bool packing; /* sft: a sample is a pack */
     } data;
     struct {
         enum run_objective objective;
         enum run_precision precision;
         bool allow_slow_bf16;
         enum run_products products; /* a run resolves auto */
-        int64_t steps, tokens;      /* one of both; the other is 0 */
+        int64_t steps, tokens;      /* one of the three; the others are 0 */
+        double epochs;
         int global_batch, micro_batch;
         int max_skipped; /* updates in a row */
     } train;
@@ -120,8 +122,9 @@ const char *run_key(int i);
 /* Does checkpoint.resume_allow list this key, or a section that holds it? */
 bool run_may_differ(const struct run *r, const char *key);
 
-/* Optimizer steps of the run: train.steps, or train.tokens rounded up to whole steps.
- */
-int64_t run_steps(const struct run *r);
+/* Optimizer steps of the run: train.steps, or train.tokens or train.epochs of so many
+ * `samples`, rounded up to whole steps. samples 0: not known yet, and with epochs
+ * neither are the steps, 0. */
+int64_t run_steps(const struct run *r, int64_t samples);
 
 #endif

@@ -12,7 +12,8 @@
 #define RANKS_MAX 65536.0
 #define LAYERS_MAX 65536.0
 
-static const char *const objectives[] = {[RUN_PRETRAIN] = "pretrain", NULL};
+static const char *const objectives[] = {
+    [RUN_PRETRAIN] = "pretrain", [RUN_SFT] = "sft", NULL};
 static const char *const precisions[] = {
     [RUN_FP32] = "fp32", [RUN_BF16] = "bf16", NULL};
 static const char *const products[] = {[RUN_PRODUCTS_AUTO] = "auto",
@@ -186,13 +187,14 @@ const struct key schema_keys[] = {
     {.path = "data.train",
      .type = KEY_TRAIN_SETS,
      .example = "[{path: \"train.h5\", weight: 1}]",
-     .help = "Token sets (dusk tokens) to train on; weight is the share of samples "
-             "drawn from each, relative to the others (default 1)."},
+     .help = "Token sets (dusk tokens) to train on, record sets with train.objective: "
+             "sft; weight is the share of samples drawn from each, relative to the "
+             "others (default 1)."},
     {.path = "data.valid",
      .type = KEY_VALID_SETS,
      .missing = "[]",
      .example = "[{name: \"held-out\", path: \"train.valid.h5\"}]",
-     .help = "Held-out token sets; metrics.jsonl gets eval_NAME_loss and "
+     .help = "Held-out token or record sets; metrics.jsonl gets eval_NAME_loss and "
              "eval_NAME_perplexity. NAME: letters, digits, _ and -."},
     {.path = "data.seq_len",
      .type = KEY_INT,
@@ -200,19 +202,27 @@ const struct key schema_keys[] = {
      .min = 1,
      .max = COUNT_MAX * 16,
      .example = "4096",
-     .help = "Tokens of one sequence."},
+     .help = "Tokens of one sequence; with sft, of a pack, and at most of a record."},
     {.path = "data.shuffle",
      .type = KEY_BOOL,
      .offset = AT(data.shuffle),
      .missing = "true",
      .help = "Draw the samples of an epoch in a random order (of run.seed) instead of "
              "the file's."},
+    {.path = "data.packing",
+     .type = KEY_BOOL,
+     .offset = AT(data.packing),
+     .missing = "false",
+     .help = "With sft: a sample is a whole pack, of sets made with dusk tokens --pack "
+             "of data.seq_len, instead of one record."},
     {.path = "train.objective",
      .type = KEY_CHOICE,
      .offset = AT(train.objective),
      .missing = "pretrain",
      .choices = objectives,
-     .help = "What is minimised: pretrain is the cross-entropy of every next token."},
+     .help = "What is minimised: pretrain is the cross-entropy of every next token, "
+             "sft that of the tokens of records that count (replies), a mean over all "
+             "those of a step."},
     {.path = "train.steps",
      .type = KEY_I64,
      .offset = AT(train.steps),
@@ -221,7 +231,7 @@ const struct key schema_keys[] = {
      .max = STEPS_MAX,
      .example = "10000",
      .help = "Length of the run in optimizer steps, all of them, also after a resume; "
-             "give this or train.tokens."},
+             "give this, train.tokens or train.epochs."},
     {.path = "train.tokens",
      .type = KEY_I64,
      .offset = AT(train.tokens),
@@ -229,23 +239,33 @@ const struct key schema_keys[] = {
      .min = 1,
      .max = TOKENS_MAX,
      .example = "null",
-     .help = "Length of the run in tokens, rounded up to whole steps; give this or "
-             "train.steps."},
+     .help = "Length of the run in tokens, rounded up to whole steps; with sft, whose "
+             "samples have any length, give train.steps or train.epochs."},
+    {.path = "train.epochs",
+     .type = KEY_DOUBLE,
+     .offset = AT(train.epochs),
+     .missing = "null",
+     .min = 0,
+     .max = COUNT_MAX,
+     .above_min = true,
+     .example = "null",
+     .help = "Length of the run in passes over the samples of all sets, rounded up to "
+             "whole steps."},
     {.path = "train.global_batch",
      .type = KEY_INT,
      .offset = AT(train.global_batch),
      .min = 1,
      .max = COUNT_MAX * 16,
      .example = "512",
-     .help = "Sequences of one optimizer step, over all ranks; a multiple of "
-             "parallel.data x train.micro_batch."},
+     .help = "Samples (sequences, records, packs) of one optimizer step, over all "
+             "ranks; a multiple of parallel.data x train.micro_batch."},
     {.path = "train.micro_batch",
      .type = KEY_INT,
      .offset = AT(train.micro_batch),
      .missing = "1",
      .min = 1,
      .max = COUNT_MAX,
-     .help = "Sequences that go through the pipeline together, for each replica."},
+     .help = "Samples that go through the pipeline together, for each replica."},
     {.path = "train.precision",
      .type = KEY_CHOICE,
      .offset = AT(train.precision),
@@ -462,7 +482,7 @@ const struct section schema_sections[] = {
     {"run", "Where the run lives."},
     {"model", "The model and its first weights."},
     {"model.shape", "The shape of a random model, in the words of config.json."},
-    {"data", "Token sets and how they are read."},
+    {"data", "Token or record sets and how they are read."},
     {"train", "What a step is and how many there are."},
     {"optim", "AdamW and its learning rate."},
     {"parallel", "How the model is spread over the ranks."},

@@ -12,7 +12,8 @@ int batch_init(struct batch *b, int max_rows, int max_segments, struct err *err)
     b->position = mem_array(max_rows, sizeof *b->position, err);
     b->segment_begin =
         mem_array((int64_t)max_segments + 1, sizeof *b->segment_begin, err);
-    if (!b->ids || !b->target || !b->position || !b->segment_begin) {
+    b->sample = mem_array(max_segments, sizeof *b->sample, err);
+    if (!b->ids || !b->target || !b->position || !b->segment_begin || !b->sample) {
         batch_fini(b);
         return -1;
     }
@@ -27,6 +28,7 @@ void batch_fini(struct batch *b)
     mem_free(b->target);
     mem_free(b->position);
     mem_free(b->segment_begin);
+    mem_free(b->sample);
     *b = (struct batch){0};
 }
 
@@ -47,6 +49,7 @@ void pretrain_fill(struct batch *b, int windows, int seq_len, const int *length,
             b->position[row] = t;
         }
         b->segment_begin[i + 1] = row;
+        b->sample[i] = i;
     }
     b->rows.segments = windows;
     b->rows.rows = row;

@@ -2,36 +2,49 @@
 #include "src/train/data.h"
 
 #include "io/sample_order.h"
-#include "io/token_set.h"
 #include "src/base/mem.h"
+#include "src/objective/sft.h"
+#include "src/train/data_set.h"
 
 #include <inttypes.h>
 #include <stdlib.h>
-#include <string.h>
 
 struct data {
-    int sets, seq_len;
-    struct token_set **set; /* [sets] */
-    int64_t *windows;       /* [sets] */
+    int sets, seq_len, global_batch, micro_batch;
+    bool records, packing; /* what a sample is */
+    struct data_set *set;  /* [sets] */
+    int64_t *samples;      /* [sets] */
     struct sample_order *order;
     char *identity;
+    int64_t *length, *key; /* [global_batch] records: of a step */
+    struct record_tokens scratch;
 };
 
-int data_check_set(const struct token_set *set, const char *path,
-                   const struct model_shape *shape, const char *tokenizer,
-                   struct err *err)
+/* Samples of a set, 0 with err set. */
+static int64_t samples_of(const struct data *d, const struct data_set *s,
+                          const char *path, struct err *err)
 {
-    const struct token_set_info *info = token_set_info(set);
-    if (*tokenizer && *info->tokenizer && strcmp(tokenizer, info->tokenizer) != 0)
-        return err_set(err, ERR_INPUT,
-                       "%s: made with tokenizer %s, but the model's tokenizer is %s; "
-                       "make it again with `dusk tokens --tokenizer CKPT`",
-                       path, info->tokenizer, tokenizer);
-    if (info->vocab > shape->vocab)
-        return err_set(err, ERR_INPUT,
-                       "%s: token ids go up to %d, but the model's vocabulary has %d",
-                       path, info->vocab - 1, shape->vocab);
-    return 0;
+    if (d->records != (s->records != NULL)) {
+        err_set(err, ERR_INPUT,
+                d->records ? "%s: is a token set, but train.objective is sft; make a "
+                             "record set with `dusk tokens --template`"
+                           : "%s: is a record set, but train.objective is pretrain",
+                path);
+        return 0;
+    }
+    if (d->records) {
+        const struct record_set_info *info = record_set_info(s->records);
+        if (data_set_fits(s, d->seq_len, d->packing, err))
+            return 0;
+        return d->packing ? info->packs : info->records;
+    }
+    int64_t tokens = token_set_info(s->tokens)->tokens;
+    int64_t windows = (tokens - 1) / d->seq_len;
+    if (windows < 1)
+        err_set(err, ERR_INPUT,
+                "%s: has %" PRId64 " tokens, expected at least %d (data.seq_len + 1)",
+                path, tokens, d->seq_len + 1);
+    return windows;
 }
 
 static int open_sets(struct data *d, struct comm *c, const struct run *run,
@@ -40,26 +53,35 @@ static int open_sets(struct data *d, struct comm *c, const struct run *run,
 {
     for (int i = 0; i < d->sets; i++) {
         const struct run_set *s = &run->data.train[i];
-        d->set[i] = token_set_open(c, s->path, err);
-        if (!d->set[i] || data_check_set(d->set[i], s->path, shape, tokenizer, err))
+        if (data_set_open(&d->set[i], c, s->path, shape, tokenizer, err))
             return -1;
-        int64_t tokens = token_set_info(d->set[i])->tokens;
-        d->windows[i] = (tokens - 1) / d->seq_len;
+        d->samples[i] = samples_of(d, &d->set[i], s->path, err);
         weights[i] = s->weight;
-        if (d->windows[i] < 1)
-            return err_set(err, ERR_INPUT,
-                           "%s: has %" PRId64 " tokens, expected at least %d "
-                           "(data.seq_len + 1)",
-                           s->path, tokens, d->seq_len + 1);
+        if (d->samples[i] < 1)
+            return -1;
         char *longer =
             mem_printf(err, "%s%s%016" PRIx64 "*%.17g", d->identity ? d->identity : "",
-                       i ? " " : "", token_set_identity(d->set[i]), s->weight);
+                       i ? " " : "", data_set_identity(&d->set[i]), s->weight);
         free(d->identity);
         d->identity = longer;
         if (!longer)
             return -1;
     }
     return 0;
+}
+
+/* What reading takes, so that a step takes nothing. */
+static int reserve(struct data *d, struct err *err)
+{
+    int n = d->global_batch;
+    if (!d->records)
+        return 0;
+    d->length = mem_array(n, sizeof *d->length, err);
+    d->key = mem_array(n, sizeof *d->key, err);
+    return !d->length || !d->key ||
+                   record_tokens_reserve(&d->scratch, d->seq_len, d->seq_len, err)
+               ? -1
+               : 0;
 }
 
 struct data *data_create(struct comm *c, const struct run *run,
@@ -72,14 +94,19 @@ struct data *data_create(struct comm *c, const struct run *run,
     if (d) {
         d->sets = n;
         d->seq_len = run->data.seq_len;
+        d->global_batch = run->train.global_batch;
+        d->micro_batch = run->train.micro_batch;
+        d->records = run->train.objective == RUN_SFT;
+        d->packing = run->data.packing;
         d->set = mem_array(n, sizeof *d->set, err);
-        d->windows = mem_array(n, sizeof *d->windows, err);
+        d->samples = mem_array(n, sizeof *d->samples, err);
     }
-    if (comm_agree(c, !d || !weights || !d->set || !d->windows, err))
+    int failed = !d || !weights || !d->set || !d->samples || reserve(d, err);
+    if (comm_agree(c, failed, err))
         goto fail;
     if (open_sets(d, c, run, shape, tokenizer, weights, err))
         goto fail;
-    d->order = sample_order_create(n, d->windows, weights, run->data.shuffle,
+    d->order = sample_order_create(n, d->samples, weights, run->data.shuffle,
                                    run->run.seed, err);
     if (comm_agree(c, !d->order, err))
         goto fail;
@@ -96,20 +123,47 @@ void data_destroy(struct data *d)
     if (!d)
         return;
     for (int i = 0; d->set && i < d->sets; i++)
-        token_set_close(d->set[i]);
+        data_set_close(&d->set[i]);
     sample_order_destroy(d->order);
+    record_tokens_fini(&d->scratch);
+    mem_free(d->length);
+    mem_free(d->key);
     mem_free(d->set);
-    mem_free(d->windows);
+    mem_free(d->samples);
     free(d->identity);
     mem_free(d);
 }
 
-int data_read(struct data *d, int64_t position, int n, int32_t *tokens, struct err *err)
+int data_order(struct data *d, int64_t position, int replicas, int32_t *order,
+               struct err *err)
+{
+    int n = d->global_batch;
+    bool by_length = d->records && !d->packing;
+    for (int i = 0; i < n; i++) {
+        order[i] = i;
+        if (!by_length)
+            continue;
+        struct sample s = sample_order_at(d->order, position + i);
+        if (record_set_lengths(d->set[s.set].records, s.window, 1, &d->length[i], err))
+            return -1;
+    }
+    if (by_length)
+        sft_order(n, d->micro_batch, replicas, d->length, d->key, order);
+    return 0;
+}
+
+int data_read(struct data *d, int64_t position, int n, const int32_t *order,
+              int32_t *tokens, struct err *err)
 {
     for (int i = 0; i < n; i++) {
-        struct sample s = sample_order_at(d->order, position + i);
-        if (token_set_read(d->set[s.set], s.window * d->seq_len, d->seq_len + 1,
-                           tokens + (int64_t)i * (d->seq_len + 1), err))
+        struct sample s = sample_order_at(d->order, position + order[i]);
+        int32_t *to = tokens + (int64_t)i * (d->seq_len + 1);
+        struct data_set *set = &d->set[s.set];
+        int failed = d->records ? data_set_read_record(set, s.window, d->packing,
+                                                       d->seq_len, &d->scratch, to, err)
+                                : token_set_read(set->tokens, s.window * d->seq_len,
+                                                 d->seq_len + 1, to, err);
+        if (failed)
             return -1;
     }
     return 0;
@@ -120,15 +174,20 @@ const char *data_identity(const struct data *d)
     return d->identity;
 }
 
-int64_t data_windows(const struct data *d)
+int64_t data_samples(const struct data *d)
 {
     int64_t n = 0;
     for (int i = 0; i < d->sets; i++)
-        n += d->windows[i];
+        n += d->samples[i];
     return n;
 }
 
 int64_t data_epoch(const struct data *d, int64_t position)
 {
     return sample_order_at(d->order, position).epoch;
+}
+
+const struct record_set *data_records(const struct data *d, int i)
+{
+    return d->set[i].records;
 }

@@ -14,6 +14,7 @@ struct flow {
     struct schedule schedule;
     struct stage *stage;
     struct runner *runner;
+    int segments;     /* of a micro-batch, at most */
     int64_t *bytes;   /* [micro_batches] of a message */
     float grad_scale; /* of the pass in progress */
     const struct batch *batches;
@@ -111,7 +112,7 @@ static void forward_call(void *context, int micro_batch, int slot, const void *i
         return;
     struct stage_loss loss = {.target = b->target,
                               .grad_scale = f->grad_scale,
-                              .nll = f->nll + (int64_t)micro_batch * e->batch};
+                              .nll = f->nll + (int64_t)micro_batch * f->segments};
     const struct stage_loss *wanted = has_head(e) ? &loss : NULL;
     stage_forward(f->stage, slot, &b->rows, has_embed(e) ? b->ids : NULL, in, out,
                   wanted);
@@ -136,6 +137,7 @@ static int64_t row_bytes(const struct engine *e)
 static int flow_init(struct engine *e, struct flow *f, enum schedule_kind kind,
                      int micro_batches, struct gemm *gemm, struct err *err)
 {
+    f->segments = e->batch;
     if (schedule_init(&f->schedule, kind, e->grid.pipeline, micro_batches, err) ||
         schedule_check(&f->schedule, err))
         return -1;
@@ -214,6 +216,8 @@ static int flows_init(struct engine *e, const struct engine_spec *spec,
     if (spec->training &&
         flow_init(e, &e->train, spec->schedule, spec->micro_batches, gemm, err))
         return -1;
+    if (spec->segments)
+        e->train.segments = spec->segments;
     int n = ENGINE_FORWARD_MICRO_BATCHES;
     if (flow_init(e, &e->forward, SCHEDULE_FORWARD, n, gemm, err))
         return -1;
@@ -347,24 +351,56 @@ void engine_pass(struct engine *e, const struct batch *batches, int64_t counted,
     flow_run(e, &e->train, batches, scale, nll, wait_s);
 }
 
-void engine_forward(struct engine *e, int n, const int *length, const int32_t *tokens,
+int engine_segments(const struct engine *e)
+{
+    return e->train.segments;
+}
+
+/* Sums of the latest forward pass by sample. */
+static void collect(const struct engine *e, int n, double *nll)
+{
+    memset(nll, 0, (size_t)n * sizeof *nll);
+    for (int i = 0; i < ENGINE_FORWARD_MICRO_BATCHES; i++) {
+        const struct batch *b = &e->forward_batch[i];
+        for (int s = 0; s < b->rows.segments; s++)
+            nll[i * e->batch + b->sample[s]] += e->forward_nll[i * e->batch + s];
+    }
+}
+
+/* Windows of the lengths, or records where length is NULL. */
+static void forward(struct engine *e, int n, const int *length, const int32_t *tokens,
                     double *nll)
 {
     int per_pass = ENGINE_FORWARD_MICRO_BATCHES * e->batch;
     for (int done = 0; done < n; done += per_pass) {
         int here = n - done < per_pass ? n - done : per_pass;
         for (int i = 0; i < ENGINE_FORWARD_MICRO_BATCHES; i++) {
+            struct batch *b = &e->forward_batch[i];
             int first = i * e->batch, left = here - first;
-            int windows = left < 0 ? 0 : left < e->batch ? left : e->batch;
-            int64_t at = (int64_t)done + (windows ? first : 0);
-            pretrain_fill(&e->forward_batch[i], windows, e->seq_len, length + at,
-                          tokens + at * (e->seq_len + 1));
+            int samples = left < 0 ? 0 : left < e->batch ? left : e->batch;
+            int64_t at = (int64_t)done + (samples ? first : 0);
+            if (length)
+                pretrain_fill(b, samples, e->seq_len, length + at,
+                              tokens + at * (e->seq_len + 1));
+            else
+                sft_fill(b, samples, e->seq_len, tokens + at * (e->seq_len + 1));
         }
         double wait_s = 0;
         flow_run(e, &e->forward, e->forward_batch, 0.0F, e->forward_nll, &wait_s);
         if (has_head(e))
-            memcpy(nll + done, e->forward_nll, (size_t)here * sizeof *nll);
+            collect(e, here, nll + done);
     }
+}
+
+void engine_forward(struct engine *e, int n, const int *length, const int32_t *tokens,
+                    double *nll)
+{
+    forward(e, n, length, tokens, nll);
+}
+
+void engine_forward_records(struct engine *e, int n, const int32_t *slots, double *nll)
+{
+    forward(e, n, NULL, slots, nll);
 }
 
 static void weights_changed(struct engine *e)

@@ -15,7 +15,7 @@
 #include "src/base/dtype.h"
 #include "src/gemm/gemm.h"
 #include "src/model/stage.h"
-#include "src/objective/pretrain.h"
+#include "src/objective/sft.h"
 #include "src/param/shape.h"
 #include "src/param/slab.h"
 
@@ -28,8 +28,9 @@ struct engine_spec {
     int pipeline, data; /* data 0: ranks / pipeline */
     const int *split;   /* [split_n] layers of each stage; split_n 0: automatic */
     int split_n;
-    int seq_len, batch;          /* windows of a micro-batch, inputs of a window */
-    int micro_batches;           /* of one pass, a replica */
+    int seq_len, batch; /* samples of a micro-batch, inputs of a sample */
+    int segments;       /* of a micro-batch in training, at most; 0: as its samples */
+    int micro_batches;  /* of one pass, a replica */
     enum schedule_kind schedule; /* of a training step */
     enum dtype dtype;            /* of weights and activations: F32 or BF16 */
     enum stage_packing packing;  /* of bf16 weights */
@@ -74,17 +75,24 @@ void engine_set_watch(struct engine *e, const struct engine_watch *watch);
 
 /* One pass of a training step over this replica's micro-batches: adds to the gradients.
  * targets: `batches` [micro_batches], the same on all stages of a pipeline. counted:
- * targets of the whole step over all replicas. nll [micro_batches][batch]: the summed
- * cross-entropy of each segment, on the last stage (untouched elsewhere). Collective
- * over the pipeline. */
+ * targets of the whole step over all replicas. nll [micro_batches][engine_segments]:
+ * the summed cross-entropy of each segment, on the last stage (untouched elsewhere).
+ * Collective over the pipeline. */
 void engine_pass(struct engine *e, const struct batch *batches, int64_t counted,
                  double *nll, double *wait_s);
+
+/* One pass's nll: segments of a micro-batch, from one to the next. */
+int engine_segments(const struct engine *e);
 
 /* Forward only, `n` windows of this replica, any number, each as in pretrain_fill:
  * nll [n] on the last stage. length [n] inputs each. Collective over the pipeline;
  * replicas may run different numbers of windows. */
 void engine_forward(struct engine *e, int n, const int *length, const int32_t *tokens,
                     double *nll);
+
+/* The same with `n` records in slots of src/objective/sft.h, one document each: nll [n]
+ * sums over their counted tokens. */
+void engine_forward_records(struct engine *e, int n, const int32_t *slots, double *nll);
 
 /* The optimizer's step; see mpi/zero.h. Collective over world. */
 void engine_update(struct engine *e, struct zero_step *step);

@@ -2,6 +2,7 @@
 #include "src/train/evaluate.h"
 
 #include "src/base/mem.h"
+#include "src/objective/sft.h"
 
 #include <math.h>
 
@@ -10,11 +11,13 @@ enum { GROUPS = 16 };
 
 struct work {
     struct engine *e;
-    struct token_set *set;
+    struct data_set *set;
+    struct record_tokens record; /* scratch */
     int seq_len, batch;
-    int64_t windows, targets;
+    int64_t windows; /* or records */
+    int64_t targets; /* of windows: all; of records: counted by the last stages */
     int *length;     /* [GROUPS * batch] */
-    int32_t *tokens; /* [GROUPS * batch][seq_len + 1] */
+    int32_t *tokens; /* [GROUPS * batch][seq_len + 1] windows, or slots of sft.h */
     double *nll;     /* [windows], zero where another rank computes */
 };
 
@@ -34,13 +37,24 @@ static int round_windows(const struct work *w, int64_t round, int64_t *window)
     return n;
 }
 
+static int read_records(struct work *w, int n, const int64_t *record, struct err *err)
+{
+    if (engine_grid(w->e)->stage > 0)
+        return 0;
+    for (int i = 0; i < n; i++)
+        if (data_set_read_record(w->set, record[i], false, w->seq_len, &w->record,
+                                 w->tokens + (int64_t)i * (w->seq_len + 1), err))
+            return -1;
+    return 0;
+}
+
 static int read_windows(struct work *w, int n, const int64_t *window, struct err *err)
 {
     for (int i = 0; i < n; i++) {
         int64_t begin = window[i] * w->seq_len, left = w->targets - begin;
         w->length[i] = left < w->seq_len ? (int)left : w->seq_len;
         if (engine_grid(w->e)->stage == 0 &&
-            token_set_read(w->set, begin, w->length[i] + 1,
+            token_set_read(w->set->tokens, begin, w->length[i] + 1,
                            w->tokens + (int64_t)i * (w->seq_len + 1), err))
             return -1;
     }
@@ -52,15 +66,21 @@ static int run_round(struct work *w, int64_t round, int64_t *window, double *nll
 {
     const struct grid *g = engine_grid(w->e);
     int n = round_windows(w, round, window);
-    int failed = read_windows(w, n, window, err);
+    int failed = w->set->records ? read_records(w, n, window, err)
+                                 : read_windows(w, n, window, err);
     if (comm_agree(g->world, failed, err))
         return -1;
     size_t bytes = (size_t)n * (size_t)(w->seq_len + 1) * sizeof *w->tokens;
     comm_bcast(g->pipe_axis, w->tokens, bytes, 0);
-    engine_forward(w->e, n, w->length, w->tokens, nll);
-    if (g->stage == g->pipeline - 1)
-        for (int i = 0; i < n; i++)
-            w->nll[window[i]] = nll[i];
+    if (w->set->records)
+        engine_forward_records(w->e, n, w->tokens, nll);
+    else
+        engine_forward(w->e, n, w->length, w->tokens, nll);
+    for (int i = 0; i < n && g->stage == g->pipeline - 1; i++) {
+        w->nll[window[i]] = nll[i];
+        if (w->set->records)
+            w->targets += sft_counted(w->tokens + (int64_t)i * (w->seq_len + 1));
+    }
     return 0;
 }
 
@@ -88,17 +108,37 @@ static void sum_up(struct work *w, struct evaluation *result)
         result->nll_sum += w->nll[k];
     int64_t end = w->windows * w->seq_len;
     result->count = end < w->targets ? end : w->targets;
+    if (w->set->records) {
+        result->count = w->targets;
+        comm_sum_i64(engine_grid(w->e)->world, &result->count, 1);
+    }
     result->loss = result->nll_sum / (double)result->count;
     result->perplexity = exp(result->loss);
 }
 
-int evaluate(struct engine *e, struct token_set *set, int seq_len, int batch,
+int64_t evaluate_samples(const struct data_set *set, int seq_len)
+{
+    if (set->records)
+        return record_set_info(set->records)->records;
+    return (token_set_info(set->tokens)->tokens - 1 + seq_len - 1) / seq_len;
+}
+
+static int check(const struct work *w, struct err *err)
+{
+    if (w->windows < 1)
+        return err_set(err, ERR_INPUT,
+                       "the token set has %lld tokens, expected 2 or more",
+                       (long long)(w->targets + 1));
+    return data_set_fits(w->set, w->seq_len, false, err);
+}
+
+int evaluate(struct engine *e, struct data_set *set, int seq_len, int batch,
              int64_t limit, void (*shown)(void *context, double done, double total),
              void *context, struct evaluation *result, struct err *err)
 {
     struct work w = {.e = e, .set = set, .seq_len = seq_len, .batch = batch};
-    w.targets = token_set_info(set)->tokens - 1;
-    w.windows = (w.targets + seq_len - 1) / seq_len;
+    w.targets = set->tokens ? token_set_info(set->tokens)->tokens - 1 : 0;
+    w.windows = evaluate_samples(set, seq_len);
     if (limit > 0 && limit < w.windows)
         w.windows = limit;
     int64_t room = (int64_t)GROUPS * batch;
@@ -108,11 +148,7 @@ int evaluate(struct engine *e, struct token_set *set, int seq_len, int batch,
     int64_t *window = mem_array(room, sizeof *window, err);
     double *nll = mem_array(room, sizeof *nll, err);
     int failed = !w.length || !w.tokens || !w.nll || !window || !nll;
-    if (!failed && w.windows < 1)
-        failed = err_set(err, ERR_INPUT,
-                         "the token set has %lld tokens, expected 2 or "
-                         "more",
-                         (long long)(w.targets + 1));
+    failed = failed || check(&w, err);
     failed = comm_agree(engine_grid(e)->world, failed, err) ||
              run_rounds(&w, shown, context, window, nll, err);
     if (!failed)
@@ -120,6 +156,7 @@ int evaluate(struct engine *e, struct token_set *set, int seq_len, int batch,
     mem_free(w.length);
     mem_free(w.tokens);
     mem_free(w.nll);
+    record_tokens_fini(&w.record);
     mem_free(window);
     mem_free(nll);
     return failed ? -1 : 0;

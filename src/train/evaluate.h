@@ -2,26 +2,30 @@
 #ifndef DUSK_TRAIN_EVALUATE_H
 #define DUSK_TRAIN_EVALUATE_H
 
-/* Loss of a model on a token set: windows of seq_len inputs, the next token of each
- * position as target; the last window may be short. Every token of the stream but the
- * first is predicted once. */
+/* Loss of a model on a set. Of tokens: windows of seq_len inputs, the next token of
+ * each position as target; the last window may be short. Every token of the stream but
+ * the first is predicted once. Of records: each record alone, also of a packed set, the
+ * tokens that count as targets. */
 
 #include <stdint.h>
 
-#include "io/token_set.h"
+#include "src/train/data_set.h"
 #include "src/train/engine.h"
 
 struct evaluation {
-    int64_t windows, count;  /* windows run, targets counted */
-    double nll_sum;          /* nats: window sums in double, added in window order */
+    int64_t windows, count;  /* windows or records run, targets counted */
+    double nll_sum;          /* nats: sums of each in double, added in their order */
     double loss, perplexity; /* nll_sum / count, exp of it */
 };
 
-/* Runs the first `limit` windows (0: all). Groups of the engine's batch go to replicas
- * in turn, whatever their number: same bits on any ranks. shown(context, done,
- * windows), if not NULL, is called on every rank as work proceeds. -1 with err set on
- * every rank. Collective over the engine's world. */
-int evaluate(struct engine *e, struct token_set *set, int seq_len, int batch,
+/* Windows of seq_len in a token set, or its records. */
+int64_t evaluate_samples(const struct data_set *set, int seq_len);
+
+/* Runs the first `limit` windows or records (0: all), records of at most seq_len.
+ * Groups of the engine's batch go to replicas in turn, whatever their number: same bits
+ * on any ranks. shown(context, done, windows), if not NULL, is called on every rank as
+ * work proceeds. -1 with err set on every rank. Collective over the engine's world. */
+int evaluate(struct engine *e, struct data_set *set, int seq_len, int batch,
              int64_t limit, void (*shown)(void *context, double done, double total),
              void *context, struct evaluation *result, struct err *err);
 

@@ -4,7 +4,6 @@
 #include "src/base/clock.h"
 #include "src/base/progress.h"
 #include "src/gemm/bf16.h"
-#include "src/train/data.h"
 #include "src/train/weights.h"
 
 enum { SEQ_LEN_MAX_DEFAULT = 2048 };
@@ -14,7 +13,7 @@ struct evaluator {
     const struct log *log;
     const struct evaluate_options *o;
     struct ckpt *ckpt;
-    struct token_set *set;
+    struct data_set set;
     struct gemm *gemm;
     struct engine *engine;
     struct layer_map map;
@@ -36,11 +35,15 @@ static int open_inputs(struct evaluator *v, struct err *err)
     v->seq_len = most < SEQ_LEN_MAX_DEFAULT ? most : SEQ_LEN_MAX_DEFAULT;
     if (o->seq_len)
         v->seq_len = o->seq_len;
-    v->set = token_set_open(v->world, o->tokens, err);
     char tokenizer[33];
     ckpt_tokenizer_hash(info, tokenizer, sizeof tokenizer);
-    return v->set ? data_check_set(v->set, o->tokens, &info->shape, tokenizer, err)
-                  : -1;
+    if (data_set_open(&v->set, v->world, o->tokens, &info->shape, tokenizer, err))
+        return -1;
+    if (v->set.records && !o->seq_len) {
+        int64_t longest = record_set_info(v->set.records)->longest;
+        v->seq_len = longest < most ? (int)longest : most;
+    }
+    return data_set_fits(&v->set, v->seq_len, false, err);
 }
 
 static int build(struct evaluator *v, struct err *err)
@@ -82,22 +85,25 @@ int evaluate_checkpoint(struct comm *world, const struct log *log,
     if (!failed) {
         double loaded_s = clock_s();
         struct progress p;
-        int64_t windows = (token_set_info(v.set)->tokens - 2) / v.seq_len + 1;
+        bool records = v.set.records;
+        int64_t windows = evaluate_samples(&v.set, v.seq_len);
         if (o->limit && o->limit < windows)
             windows = o->limit;
-        progress_begin(&p, log, "eval", "windows", (double)windows, 1);
-        failed = evaluate(v.engine, v.set, v.seq_len, o->batch, o->limit, show, &p,
+        progress_begin(&p, log, "eval", records ? "records" : "windows",
+                       (double)windows, 1);
+        failed = evaluate(v.engine, &v.set, v.seq_len, o->batch, o->limit, show, &p,
                           &report->result, err);
         if (!failed)
             progress_end(&p);
         report->seq_len = v.seq_len;
+        report->records = records;
         report->layers = ckpt_info(v.ckpt)->shape.layers;
         report->load_s = loaded_s - start_s;
         report->run_s = clock_s() - loaded_s;
     }
     engine_destroy(v.engine);
     gemm_destroy(v.gemm);
-    token_set_close(v.set);
+    data_set_close(&v.set);
     ckpt_close(v.ckpt);
     layer_map_fini(&v.map);
     return failed ? -1 : 0;

@@ -2,23 +2,25 @@
 #ifndef DUSK_TRAIN_EVALUATE_CHECKPOINT_H
 #define DUSK_TRAIN_EVALUATE_CHECKPOINT_H
 
-/* Loss of a checkpoint on a token set, from files to figures. */
+/* Loss of a checkpoint on a token or record set, from files to figures. */
 
 #include "src/base/log.h"
 #include "src/train/evaluate.h"
 
 struct evaluate_options {
     const char *checkpoint, *tokens;
-    int seq_len;  /* inputs of a window; 0: the model's max positions, at most 2,048 */
+    int seq_len;  /* inputs of a window; 0: the model's max positions, at most 2,048.
+                     Of records: the longest allowed; 0: the set's */
     int pipeline; /* data = ranks / pipeline */
-    int batch;    /* windows of a micro-batch */
+    int batch;    /* windows or records of a micro-batch */
     enum dtype dtype; /* to compute in: F32 or BF16 */
-    int64_t limit;    /* windows, 0: all */
+    int64_t limit;    /* windows or records, 0: all */
 };
 
 struct evaluate_report {
     struct evaluation result;
     int seq_len, layers;
+    bool records;
     double load_s, run_s;
 };
 

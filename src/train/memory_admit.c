@@ -69,6 +69,7 @@ static bool change(struct engine_spec *s, int ranks, int pipeline, int batch)
         s->pipeline = pipeline;
     }
     s->data = data;
+    s->segments = s->segments / s->batch * batch;
     s->batch = batch;
     s->micro_batches = (int)(samples / ((int64_t)data * batch));
     return true;

@@ -15,7 +15,11 @@
 
 /* Program and libraries: what a run of a tiny model takes. Products and threads have
  * buffers of their own beside it. */
-enum { PROCESS_BYTES = 48 << 20, ENOUGH_SHOWN = 200 /* a half of 1 % */ };
+enum {
+    PROCESS_BYTES = 48 << 20,
+    SEGMENT_BYTES = 16,
+    ENOUGH_SHOWN = 200 /* a half of 1 % */
+};
 
 static const char *const names[MEMORY_KINDS] = {
     "weights",    "packed copies", "gradients",     "masters", "moments", "activations",
@@ -147,15 +151,16 @@ static void plan_state(struct place *w)
         bytes[MEMORY_MOMENTS] - bytes[MEMORY_MASTERS];
 }
 
-/* Windows of the step's samples, and the rows of its micro-batches (16 bytes each: id,
- * target, position, and what begins a segment). */
+/* Tokens of the step's samples, the rows of its micro-batches (16 bytes each: id,
+ * target, position, and what begins a segment), and what the segments of packs have. */
 static void plan_data(struct place *w)
 {
     const struct engine_spec *e = w->spec;
     int64_t windows = (int64_t)e->batch * (e->seq_len + 1);
     int64_t of_training = e->training ? e->micro_batches : 0;
     w->plan->bytes[MEMORY_DATA] =
-        windows * (of_training * (4 + 16) + ENGINE_FORWARD_MICRO_BATCHES * 16);
+        windows * (of_training * (4 + 16) + ENGINE_FORWARD_MICRO_BATCHES * 16) +
+        of_training * e->segments * SEGMENT_BYTES;
 }
 
 int memory_plan(const struct engine_spec *spec, int ranks, int rank,

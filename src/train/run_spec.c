@@ -86,6 +86,9 @@ int run_engine_spec(const struct run *run, const struct model_shape *shape, int 
                        "train.global_batch is %d, expected a multiple of data x "
                        "micro_batch = %d x %d",
                        run->train.global_batch, data, run->train.micro_batch);
+    int segments = 0;
+    if (run->data.packing)
+        segments = sft_max_segments(run->train.micro_batch, run->data.seq_len, true);
     *spec = (struct engine_spec){.shape = *shape,
                                  .pipeline = pipeline,
                                  .data = data,
@@ -93,6 +96,7 @@ int run_engine_spec(const struct run *run, const struct model_shape *shape, int 
                                  .split_n = run->parallel.split_n,
                                  .seq_len = run->data.seq_len,
                                  .batch = run->train.micro_batch,
+                                 .segments = segments,
                                  .micro_batches = run->train.global_batch / per_pass,
                                  .schedule = run->parallel.schedule == RUN_GPIPE
                                                  ? SCHEDULE_GPIPE

@@ -79,17 +79,36 @@ static const char *products(const struct trainer *t)
 static int open_valid(struct trainer *t, const char *tokenizer, struct err *err)
 {
     int n = t->run.data.valid_sets;
-    t->valid = mem_array(n, sizeof(struct token_set *), err);
+    t->valid = mem_array(n, sizeof *t->valid, err);
     if (comm_agree(t->world, !t->valid, err))
         return -1;
     for (int i = 0; i < n; i++) {
         const char *path = t->run.data.valid[i].path;
-        t->valid[i] = token_set_open(t->world, path, err);
-        if (!t->valid[i] ||
-            data_check_set(t->valid[i], path, &t->start.shape, tokenizer, err))
+        if (data_set_open(&t->valid[i], t->world, path, &t->start.shape, tokenizer,
+                          err) ||
+            data_set_fits(&t->valid[i], t->run.data.seq_len, false, err))
             return -1;
     }
     return 0;
+}
+
+/* The chat template of the first record set goes with the model. */
+static int record_chat(struct trainer *t, struct err *err)
+{
+    const struct record_set *first = data_records(t->data, 0);
+    if (!first)
+        return 0;
+    const struct record_set_info *chat = record_set_info(first);
+    for (int i = 1; i < t->run.data.train_sets; i++) {
+        const struct record_set_info *other = record_set_info(data_records(t->data, i));
+        if (strcmp(other->template_hash, chat->template_hash) != 0)
+            log_warning(t->log,
+                        "%s: template %s is another than %s of the first set, which "
+                        "the checkpoints will carry",
+                        t->run.data.train[i].path, other->template_name,
+                        chat->template_name);
+    }
+    return start_record_chat(&t->start, chat, err);
 }
 
 static int setup_data(struct trainer *t, struct err *err)
@@ -109,7 +128,9 @@ static int setup_data(struct trainer *t, struct err *err)
     const char *gemm = products(t), *data = data_identity(t->data);
     if (t->start.resumed)
         failed = start_check(&t->start, data, gemm, err);
-    return failed || start_record(&t->start, data, gemm, err) ? -1 : 0;
+    return failed || start_record(&t->start, data, gemm, err) || record_chat(t, err)
+               ? -1
+               : 0;
 }
 
 static int setup_batches(struct trainer *t, struct err *err)
@@ -118,13 +139,20 @@ static int setup_batches(struct trainer *t, struct err *err)
     int data = engine_grid(t->engine)->data;
     int64_t samples = r->train.global_batch / data;
     int rows = r->train.micro_batch * r->data.seq_len;
-    t->tokens = mem_array(samples * (r->data.seq_len + 1), sizeof *t->tokens, err);
+    int segments = engine_segments(t->engine);
+    int64_t tokens = samples * (r->data.seq_len + 1);
+    t->tokens = mem_array(tokens + samples, sizeof *t->tokens, err);
+    t->order = mem_array(r->train.global_batch, sizeof *t->order, err);
     t->batches = mem_array(t->micro_batches, sizeof *t->batches, err);
+    t->segment_nll =
+        mem_array((int64_t)t->micro_batches * segments, sizeof *t->segment_nll, err);
     t->nll = mem_array(r->train.global_batch, sizeof *t->nll, err);
-    if (!t->tokens || !t->batches || !t->nll)
+    if (!t->tokens || !t->order || !t->batches || !t->segment_nll || !t->nll)
         return -1;
+    t->my_order = t->tokens + tokens;
+    t->tokens_bytes = (size_t)(tokens + samples) * sizeof *t->tokens;
     for (int i = 0; i < t->micro_batches; i++)
-        if (batch_init(&t->batches[i], rows, r->train.micro_batch, err))
+        if (batch_init(&t->batches[i], rows, segments, err))
             return -1;
     return 0;
 }
@@ -177,6 +205,21 @@ static int load(struct trainer *t, struct err *err)
     return 0;
 }
 
+/* The length of a run by epochs is known only now that its samples are. */
+static int set_steps(struct trainer *t, struct err *err)
+{
+    const struct run *r = &t->run;
+    t->steps = run_steps(r, data_samples(t->data));
+    int64_t decay = r->optim.schedule == RUN_WSD ? r->optim.decay : 0;
+    if (r->optim.warmup + decay <= t->steps)
+        return 0;
+    return err_set(err, ERR_USAGE,
+                   "optim.warmup%s: expected at most the %" PRId64
+                   " steps of train.epochs %g, found %" PRId64,
+                   decay ? " and optim.decay" : "", t->steps, r->train.epochs,
+                   r->optim.warmup + decay);
+}
+
 static void set_rates(struct trainer *t)
 {
     static const enum lr_schedule schedules[] = {[RUN_CONSTANT] = LR_CONSTANT,
@@ -186,7 +229,6 @@ static void set_rates(struct trainer *t)
     static const enum lr_decay_shape shapes[] = {[RUN_DECAY_COSINE] = LR_DECAY_COSINE,
                                                  [RUN_DECAY_LINEAR] = LR_DECAY_LINEAR,
                                                  [RUN_DECAY_SQRT] = LR_DECAY_SQRT};
-    t->steps = run_steps(&t->run);
     t->lr = (struct lr){.schedule = schedules[t->run.optim.schedule],
                         .decay_shape = shapes[t->run.optim.decay_shape],
                         .peak = t->run.optim.lr,
@@ -225,11 +267,15 @@ static void log_setup(const struct trainer *t)
     log_line(t->log, "memory: %.3f GB on the fullest rank; rank 0: %s",
              (double)bytes * 1e-9, where);
     double samples = (double)(t->steps * r->train.global_batch);
+    const char *what = "windows";
+    if (r->train.objective == RUN_SFT)
+        what = r->data.packing ? "packs" : "records";
     log_line(t->log,
-             "data: %" PRId64 " windows of %d tokens; %" PRId64 " steps of %d windows "
-             "are %.2f epochs",
-             data_windows(t->data), r->data.seq_len, t->steps, r->train.global_batch,
-             samples / (double)data_windows(t->data));
+             "data: %" PRId64 " %s of %s%d tokens; %" PRId64 " steps of %d %s are %.2f "
+             "epochs",
+             data_samples(t->data), what,
+             r->train.objective == RUN_SFT ? "at most " : "", r->data.seq_len, t->steps,
+             r->train.global_batch, what, samples / (double)data_samples(t->data));
     if (t->start.resumed)
         log_line(t->log, "resumed from %s at step %" PRId64, t->start.path, t->at.step);
 }
@@ -253,8 +299,8 @@ int trainer_setup(struct trainer *t, const char *path, const char *const *sets,
         return -1;
     t->gemm = products_create(t->world, t->log, &t->run, &t->start, err);
     if (!t->gemm || precision_check(&t->run, t->gemm, err) || setup_data(t, err) ||
-        setup_engine(t, err) || load(t, err) || describe_folder(t, err) ||
-        open_metrics(t, err))
+        set_steps(t, err) || setup_engine(t, err) || load(t, err) ||
+        describe_folder(t, err) || open_metrics(t, err))
         return -1;
     set_rates(t);
     log_setup(t);
@@ -265,12 +311,14 @@ void trainer_fini(struct trainer *t)
 {
     metrics_close(&t->metrics);
     for (int i = 0; t->valid && i < t->run.data.valid_sets; i++)
-        token_set_close(t->valid[i]);
+        data_set_close(&t->valid[i]);
     for (int i = 0; t->batches && i < t->micro_batches; i++)
         batch_fini(&t->batches[i]);
     mem_free(t->valid);
     mem_free(t->tokens);
     mem_free(t->batches);
+    mem_free(t->segment_nll);
+    mem_free(t->order);
     mem_free(t->nll);
     engine_destroy(t->engine);
     data_destroy(t->data);

@@ -8,11 +8,11 @@
 
 #include <stdint.h>
 
-#include "io/token_set.h"
 #include "src/base/log.h"
 #include "src/config/run.h"
 #include "src/optim/lr.h"
 #include "src/train/data.h"
+#include "src/train/data_set.h"
 #include "src/train/engine.h"
 #include "src/train/lock.h"
 #include "src/train/memory_plan.h"
@@ -32,16 +32,20 @@ struct trainer {
     struct gemm *gemm;
     struct start start;
     struct data *data;
-    struct token_set **valid; /* [run.data.valid_sets] */
-    struct memory_plan plan;  /* of this rank */
+    struct data_set *valid;  /* [run.data.valid_sets] */
+    struct memory_plan plan; /* of this rank */
     struct engine *engine;
     struct lr lr;
     int64_t steps; /* total */
     struct position at;
     int64_t saved_step;    /* of the newest checkpoint, -1: none */
     int micro_batches;     /* of a replica in a step */
-    int32_t *tokens;       /* [samples of a replica][seq_len + 1] */
+    int32_t *tokens;       /* [samples of a replica][seq_len + 1], then my_order */
+    int32_t *my_order;     /* [samples of a replica] their numbers in the step */
+    int32_t *order;        /* [global_batch] the same of all replicas, first stage */
+    size_t tokens_bytes;   /* with my_order */
     struct batch *batches; /* [micro_batches] */
+    double *segment_nll;   /* [micro_batches][engine_segments] */
     double *nll;           /* [global_batch] in sample order */
     int late_failed;       /* an error of this rank that the next step agrees on */
     struct err late;

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "src/train/start.h"
 
+#include "io/hf_chat.h"
 #include "io/tokenizer.h"
 #include "src/base/check.h"
 #include "src/base/file.h"
@@ -15,8 +16,9 @@
  * arithmetic's inputs. data.train is compared by the sets' seals, not by their paths.
  */
 static const char *const must_match[] = {
-    "model.init",   "model.layers", "run.seed",          "data.train",
-    "data.seq_len", "data.shuffle", "train.global_batch"};
+    "model.init",   "model.layers",    "run.seed",
+    "data.train",   "data.seq_len",    "data.shuffle",
+    "data.packing", "train.objective", "train.global_batch"};
 enum { MUST_MATCH = sizeof must_match / sizeof *must_match };
 
 static int list_candidates(struct start *s, struct err *err)
@@ -324,4 +326,19 @@ int start_record(struct start *s, const char *data, const char *gemm, struct err
                  ckpt_info_set(&s->info, "gemm", gemm, err);
     free(text);
     return failed ? -1 : 0;
+}
+
+int start_record_chat(struct start *s, const struct record_set_info *set,
+                      struct err *err)
+{
+    if (set->eos_id >= 0)
+        s->shape.eos_id = set->eos_id;
+    return ckpt_info_set(&s->info, CHAT_TEMPLATE_NAME, set->template_name, err) ||
+                   ckpt_info_set(&s->info, CHAT_TEMPLATE_TEXT, set->template_text,
+                                 err) ||
+                   ckpt_info_set(&s->info, CHAT_TEMPLATE_HASH, set->template_hash,
+                                 err) ||
+                   ckpt_info_set(&s->info, CHAT_JINJA, set->jinja, err)
+               ? -1
+               : 0;
 }

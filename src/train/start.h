@@ -10,6 +10,7 @@
 #include <stdint.h>
 
 #include "io/ckpt.h"
+#include "io/record_set.h"
 #include "src/base/log.h"
 #include "src/config/run.h"
 #include "src/param/layer_map.h"
@@ -49,5 +50,10 @@ int start_check(const struct start *s, const char *data, const char *gemm,
 
 /* Writes the run's keys into s->info, for its checkpoints. Local. */
 int start_record(struct start *s, const char *data, const char *gemm, struct err *err);
+
+/* Writes the set's chat template into s->info, for its checkpoints and what is exported
+ * of them, and makes its end mark the model's. Local. */
+int start_record_chat(struct start *s, const struct record_set_info *set,
+                      struct err *err);
 
 #endif

@@ -3,6 +3,7 @@
 
 #include "src/base/clock.h"
 #include "src/base/mem.h"
+#include "src/objective/sft.h"
 #include "src/train/evaluate.h"
 #include "src/train/nonfinite.h"
 #include "src/train/setup.h"
@@ -15,44 +16,85 @@
 
 /* ---- one step ---- */
 
-/* Reads this step's samples on the first stage and sends them down the pipeline. Agrees
- * with all ranks on failure and on a wish to stop (*stop: the signal). */
-static int step_data(struct trainer *t, int64_t *counted, int *stop, struct err *err)
+/* What a step learns from, over all replicas. */
+struct amount {
+    int64_t counted, tokens;
+};
+
+static int read_samples(struct trainer *t, struct amount *mine, struct err *err)
 {
     const struct grid *g = engine_grid(t->engine);
     const struct run *r = &t->run;
-    int per_replica = r->train.global_batch / g->data;
+    int n = r->train.global_batch / g->data;
+    int seq_len = r->data.seq_len;
+    if (data_order(t->data, t->at.samples, g->data, t->order, err))
+        return -1;
+    memcpy(t->my_order, t->order + g->replica * n, (size_t)n * sizeof *t->order);
+    if (data_read(t->data, t->at.samples, n, t->my_order, t->tokens, err))
+        return -1;
+    if (r->train.objective == RUN_PRETRAIN) {
+        mine->counted = mine->tokens = (int64_t)n * seq_len;
+        return 0;
+    }
+    for (int i = 0; i < n; i++) {
+        const int32_t *slot = t->tokens + (int64_t)i * (seq_len + 1);
+        mine->counted += sft_counted(slot);
+        mine->tokens += slot[0];
+    }
+    return 0;
+}
+
+static void fill_batches(struct trainer *t)
+{
+    const struct run *r = &t->run;
+    int n = r->train.micro_batch, seq_len = r->data.seq_len;
+    for (int i = 0; i < t->micro_batches; i++) {
+        const int32_t *tokens = t->tokens + (int64_t)i * n * (seq_len + 1);
+        if (r->train.objective == RUN_SFT)
+            sft_fill(&t->batches[i], n, seq_len, tokens);
+        else
+            pretrain_fill(&t->batches[i], n, seq_len, NULL, tokens);
+    }
+}
+
+/* Reads this step's samples on the first stage and sends them down the pipeline. Agrees
+ * with all ranks on failure and on a wish to stop (*stop: the signal). */
+static int step_data(struct trainer *t, struct amount *all, int *stop, struct err *err)
+{
+    const struct grid *g = engine_grid(t->engine);
+    struct amount mine = {0};
     int failed = t->late_failed;
     if (failed)
         *err = t->late;
     else if (g->stage == 0)
-        failed = data_read(t->data, t->at.samples + (int64_t)g->replica * per_replica,
-                           per_replica, t->tokens, err);
-    int64_t agreed[3] = {0, failed ? 1 : 0, stop_signal()};
-    if (g->stage == 0 && !failed)
-        agreed[0] = (int64_t)per_replica * r->data.seq_len;
-    comm_sum_i64(t->world, agreed, 2);
-    comm_max_i64(t->world, agreed + 2, 1);
-    if (agreed[1] > 0)
+        failed = read_samples(t, &mine, err);
+    int64_t agreed[] = {failed ? 1 : 0, mine.counted, mine.tokens, stop_signal()};
+    comm_sum_i64(t->world, agreed, 3);
+    comm_max_i64(t->world, agreed + 3, 1);
+    if (agreed[0] > 0)
         return comm_agree(t->world, failed, err);
-    *counted = agreed[0];
-    *stop = (int)agreed[2];
+    *all = (struct amount){.counted = agreed[1], .tokens = agreed[2]};
+    *stop = (int)agreed[3];
     if (*stop)
         return 0;
-    size_t bytes =
-        (size_t)per_replica * (size_t)(r->data.seq_len + 1) * sizeof(int32_t);
-    comm_bcast(g->pipe_axis, t->tokens, bytes, 0);
-    for (int i = 0; i < t->micro_batches; i++)
-        pretrain_fill(&t->batches[i], r->train.micro_batch, r->data.seq_len, NULL,
-                      t->tokens +
-                          (int64_t)i * r->train.micro_batch * (r->data.seq_len + 1));
+    comm_bcast(g->pipe_axis, t->tokens, t->tokens_bytes, 0);
+    fill_batches(t);
     return 0;
 }
 
-/* The step's loss: window sums of all replicas added in sample order. */
+/* The step's loss: sums of the samples of all replicas added in sample order. */
 static double step_loss(struct trainer *t, int64_t counted)
 {
+    const struct grid *g = engine_grid(t->engine);
     const struct run *r = &t->run;
+    int n = engine_segments(t->engine);
+    memset(t->nll, 0, (size_t)r->train.global_batch * sizeof *t->nll);
+    for (int i = 0; i < t->micro_batches && g->stage == g->pipeline - 1; i++) {
+        const struct batch *b = &t->batches[i];
+        const int32_t *order = t->my_order + i * r->train.micro_batch;
+        for (int s = 0; s < b->rows.segments; s++)
+            t->nll[order[b->sample[s]]] += t->segment_nll[(int64_t)i * n + s];
+    }
     comm_sum_f64(t->world, t->nll, r->train.global_batch);
     double sum = 0;
     for (int i = 0; i < r->train.global_batch; i++)
@@ -64,13 +106,9 @@ static double step_loss(struct trainer *t, int64_t counted)
 static void step_compute(struct trainer *t, int64_t counted, double *loss,
                          struct zero_step *z)
 {
-    const struct grid *g = engine_grid(t->engine);
     const struct run *r = &t->run;
-    int per_replica = r->train.global_batch / g->data;
     double wait_s = 0;
-    memset(t->nll, 0, (size_t)r->train.global_batch * sizeof *t->nll);
-    engine_pass(t->engine, t->batches, counted, t->nll + g->replica * per_replica,
-                &wait_s);
+    engine_pass(t->engine, t->batches, counted, t->segment_nll, &wait_s);
     *loss = step_loss(t, counted);
     if (isnan(*loss))
         *loss = NAN; /* without a sign that would be printed */
@@ -91,12 +129,13 @@ static void step_compute(struct trainer *t, int64_t counted, double *loss,
 }
 
 /* The run's place after the step: a skipped update advances all but AdamW's count. */
-static void advance(struct trainer *t, double loss, const struct zero_step *z)
+static void advance(struct trainer *t, double loss, int64_t tokens,
+                    const struct zero_step *z)
 {
     struct position *at = &t->at;
     at->step++;
     at->samples += t->run.train.global_batch;
-    at->tokens += (int64_t)t->run.train.global_batch * t->run.data.seq_len;
+    at->tokens += tokens;
     if (z->finite) {
         at->adam_t++;
         at->skipped_in_a_row = 0;
@@ -116,11 +155,9 @@ static void advance(struct trainer *t, double loss, const struct zero_step *z)
  */
 static int give_up(struct trainer *t, int64_t counted, struct err *err)
 {
-    const struct grid *g = engine_grid(t->engine);
-    int64_t first = (int64_t)g->replica * (t->run.train.global_batch / g->data);
     char place[512];
     ticker_pause(&t->ticker);
-    nonfinite_find(t->engine, t->batches, t->micro_batches, counted, t->nll + first,
+    nonfinite_find(t->engine, t->batches, t->micro_batches, counted, t->segment_nll,
                    place, sizeof place);
     struct err unsaved = {0};
     int failed = save_nonfinite(t->engine, t->checkpoints, &t->start.info, &t->at,
@@ -136,11 +173,10 @@ static int give_up(struct trainer *t, int64_t counted, struct err *err)
                    failed ? unsaved.text : "");
 }
 
-static int report_step(struct trainer *t, double loss, const struct zero_step *z,
-                       double spent_s, struct err *err)
+static int report_step(struct trainer *t, double loss, const struct amount *all,
+                       const struct zero_step *z, double spent_s, struct err *err)
 {
-    const struct run *r = &t->run;
-    double tokens = (double)r->train.global_batch * r->data.seq_len;
+    double tokens = (double)all->tokens;
     struct ticker_step shown = {.step = t->at.step,
                                 .loss = loss,
                                 .lr = z->lr,
@@ -156,6 +192,7 @@ static int report_step(struct trainer *t, double loss, const struct zero_step *z
     json_double(j, "lr", z->lr);
     json_double(j, "grad_norm", z->norm);
     json_int(j, "tokens", t->at.tokens);
+    json_int(j, "counted_tokens", all->counted);
     json_double(j, "tokens_per_s", tokens / spent_s);
     json_double(j, "step_s", spent_s);
     json_int(j, "epoch", data_epoch(t->data, t->at.samples - 1));
@@ -196,7 +233,7 @@ static int validate(struct trainer *t, struct err *err)
     const struct run *r = &t->run;
     for (int i = 0; i < r->data.valid_sets; i++) {
         struct evaluation v;
-        if (evaluate(t->engine, t->valid[i], r->data.seq_len, r->train.micro_batch,
+        if (evaluate(t->engine, &t->valid[i], r->data.seq_len, r->train.micro_batch,
                      r->eval.batches * r->train.global_batch, NULL, NULL, &v, err))
             return -1;
         int failed = report_valid(t, r->data.valid[i].name, &v, err);
@@ -230,17 +267,17 @@ static bool due(int64_t every, int64_t step)
 static int step(struct trainer *t, int *stop, struct err *err)
 {
     double start_s = clock_s(), loss;
-    int64_t counted = 0;
+    struct amount all = {0};
     struct zero_step z;
-    if (step_data(t, &counted, stop, err))
+    if (step_data(t, &all, stop, err))
         return -1;
     if (*stop)
         return 0;
-    step_compute(t, counted, &loss, &z);
-    advance(t, loss, &z);
-    t->late_failed = report_step(t, loss, &z, clock_s() - start_s, &t->late);
+    step_compute(t, all.counted, &loss, &z);
+    advance(t, loss, all.tokens, &z);
+    t->late_failed = report_step(t, loss, &all, &z, clock_s() - start_s, &t->late);
     if (t->at.skipped_in_a_row >= t->run.train.max_skipped)
-        return give_up(t, counted, err);
+        return give_up(t, all.counted, err);
     bool last = t->at.step == t->steps;
     bool evaluates =
         due(t->run.eval.every, t->at.step) || (last && t->run.eval.every > 0);

@@ -88,7 +88,7 @@ static void a_short_file_gets_the_defaults(void **state)
     assert_string_equal(r.checkpoint.resume, "auto");
     assert_int_equal(r.checkpoint.resume_allow_n, 0);
     assert_int_equal(r.log.every, 1);
-    assert_int_equal(run_steps(&r), 100);
+    assert_int_equal(run_steps(&r, 0), 100);
     run_fini(&r);
 }
 
@@ -142,7 +142,7 @@ static void overrides_are_yaml(void **state)
         fail_msg("%s", err.text);
     assert_int_equal(r.train.steps, 0);
     assert_int_equal(r.train.tokens, 15000);
-    assert_int_equal(run_steps(&r), 15); /* of 1,024 tokens: 14.6 rounded up */
+    assert_int_equal(run_steps(&r, 0), 15); /* of 1,024 tokens: 14.6 rounded up */
     assert_true(r.optim.lr == 3e-5 && r.optim.beta1 == 0.8 && r.optim.beta2 == 0.99);
     assert_int_equal(r.data.train_sets, 2);
     assert_string_equal(r.data.train[0].path, "b c.h5");

@@ -1,6 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# A training step takes no memory: runs of 3 and of 13 steps, counted and subtracted.
+# A training step takes no memory, of windows, records or packs: runs of 3 and of 13
+# steps, counted and subtracted.
 # dusk itself neither allocates nor frees in the ten steps between, nobody maps memory
 # or starts a thread, and page faults stay flat. Libraries' own allocations are shown.
 . "${srcdir:-.}/tests/e2e/lib.sh"
@@ -94,6 +95,19 @@ common="train run.yaml --set eval.every=0 --set checkpoint.every=0"
     measure "one rank" 1 $common
     measure "pipeline 2" 2 $common --set parallel.pipeline=2
     measure "data 2" 2 $common
+}
+
+# Records, ordered anew in every step, and packs.
+head -n 60 "$srcdir/configs/quickstart/train.jsonl" |
+    sed 's/^{"text": "Question: \(.*\)\\nAnswer: \(.*\)\\n"}/{"prompt": "\1", "completion": "\2"}/' >math.jsonl
+"$DUSK" tokens math.jsonl -o records.h5 --tokenizer base.h5 --template solar_eos --pack 128 >out 2>err ||
+    fail "tokens: $(cat err)"
+sed 's/text.h5/records.h5/; s/valid: .*seq_len: 32/seq_len: 128/; s/{steps/{objective: sft, steps/' run.yaml >sft.yaml
+sft="train sft.yaml --set eval.every=0 --set checkpoint.every=0"
+# shellcheck disable=SC2086
+{
+    measure "records, data 2" 2 $sft
+    measure "packs" 1 $sft --set data.packing=true
 }
 
 # The system calls of malloc itself.

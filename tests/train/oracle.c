@@ -77,7 +77,7 @@ float *oracle_masters(const struct zero *z, int i)
 
 struct engine *oracle_engine(struct comm *c, const struct oracle_model *m,
                              const struct oracle_layout *l, struct gemm *gemm,
-                             int seq_len, int batch, int micro_batches)
+                             int seq_len, int batch, int micro_batches, int segments)
 {
     struct err err = {0};
     struct engine_spec spec = {.shape = m->shape,
@@ -88,6 +88,7 @@ struct engine *oracle_engine(struct comm *c, const struct oracle_model *m,
                                .seq_len = seq_len,
                                .batch = batch,
                                .micro_batches = micro_batches,
+                               .segments = segments,
                                .schedule = l->schedule,
                                .training = true};
     struct engine *e = engine_create(c, &spec, gemm, &err);

@@ -34,10 +34,10 @@ const char *oracle_describe(const struct oracle_layout *l); /* until the next ca
 struct comm *oracle_ranks(struct comm *world, const struct oracle_layout *l);
 
 /* An engine with the model's weights. micro_batches: of a replica. Collective over c,
- * which lasts as long. */
+ * which lasts as long. segments: as in the spec. */
 struct engine *oracle_engine(struct comm *c, const struct oracle_model *m,
                              const struct oracle_layout *l, struct gemm *gemm,
-                             int seq_len, int batch, int micro_batches);
+                             int seq_len, int batch, int micro_batches, int segments);
 
 /* `sequences` rows of T ids and of T labels (transformers' way: the label at t belongs
  * to the logits at t - 1, < 0 is not counted). */

@@ -97,7 +97,7 @@ static struct bits run(struct comm *c, const struct task *t,
     struct err err = {0};
     int micro_batches = t->sequences / l->data, all = t->sequences;
     struct engine *e =
-        oracle_engine(c, &t->model, l, gemm, t->length, 1, micro_batches);
+        oracle_engine(c, &t->model, l, gemm, t->length, 1, micro_batches, 0);
     int first = engine_grid(e)->replica * micro_batches;
     struct batch *batches = need(calloc((size_t)micro_batches, sizeof *batches),
                                  t->model.name, "no memory");

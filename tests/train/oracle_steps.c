@@ -203,7 +203,7 @@ static void run(struct comm *c, const struct task *t, const struct oracle_layout
     struct err err = {0};
     int mine = t->micro_batches / l->data;
     struct engine *e =
-        oracle_engine(c, &t->model, l, gemm, t->length, t->sequences, mine);
+        oracle_engine(c, &t->model, l, gemm, t->length, t->sequences, mine, 0);
     struct batch *batches =
         need(calloc((size_t)mine, sizeof *batches), "batches", "no memory");
     for (int i = 0; i < mine; i++) {
