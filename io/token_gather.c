@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "io/token_gather.h"
 
+#include "io/sealed_fill.h"
 #include "io/token_set.h"
 #include "src/base/check.h"
 #include "src/base/mem.h"
@@ -9,7 +10,7 @@
 #include <stdlib.h>
 
 static const uint64_t valid_stream = 0x76616c6964u; /* "valid" */
-enum { TRAIN, VALID, SETS, BUFFER_BYTES = 16 * SEALED_BLOCK_BYTES };
+enum { TRAIN, VALID, SETS };
 
 static int set_of(const struct token_gather *g, int64_t document)
 {
@@ -133,59 +134,6 @@ struct token_totals token_gather_totals(const struct token_gather *g, int set)
     return g->before[set][g->chunks];
 }
 
-/* Fills elements [at, end) of an array, a buffer of whole blocks after the other. */
-struct filler {
-    struct sealed_writer *to;
-    int array;
-    int64_t at, end; /* next element to come; end of this rank's share */
-    int64_t start;   /* element at the buffer's start */
-    size_t element_bytes;
-    unsigned char *buffer;
-};
-
-static int filler_init(struct filler *f, struct sealed_writer *to, int array,
-                       int64_t elements, size_t element_bytes, int rank, int ranks,
-                       struct err *err)
-{
-    int64_t block = SEALED_BLOCK_BYTES / (int64_t)element_bytes;
-    int64_t blocks = (elements + block - 1) / block;
-    int64_t first = blocks * rank / ranks * block;
-    int64_t last = blocks * (rank + 1) / ranks * block;
-    *f = (struct filler){.to = to,
-                         .array = array,
-                         .at = first,
-                         .start = first,
-                         .end = last < elements ? last : elements,
-                         .element_bytes = element_bytes};
-    f->buffer = mem_array(BUFFER_BYTES, 1, err);
-    return f->buffer ? 0 : -1;
-}
-
-static int64_t filler_room(const struct filler *f)
-{
-    int64_t held = f->at - f->start, left = f->end - f->at;
-    int64_t room = BUFFER_BYTES / (int64_t)f->element_bytes - held;
-    return room < left ? room : left;
-}
-
-static unsigned char *filler_next(const struct filler *f)
-{
-    return f->buffer + (size_t)(f->at - f->start) * f->element_bytes;
-}
-
-/* n elements were put at filler_next; a full buffer, or the last, is written. */
-static int filler_advance(struct filler *f, int64_t n, struct err *err)
-{
-    f->at += n;
-    if (f->at < f->end && filler_room(f) > 0)
-        return 0;
-    if (sealed_write(f->to, f->array, 0, f->start * (int64_t)f->element_bytes,
-                     f->buffer, (size_t)(f->at - f->start) * f->element_bytes, err))
-        return -1;
-    f->start = f->at;
-    return 0;
-}
-
 /* The last chunk with fewer than `value` before it, by a field of `before`. */
 static int64_t chunk_with(const struct token_gather *g, int set, int64_t value,
                           bool ids)
@@ -204,16 +152,16 @@ static int64_t chunk_with(const struct token_gather *g, int set, int64_t value,
 
 /* ids [from, from + n) of a chunk's stream, which lie at `at` in the set: the part that
  * is still to come within this rank's share. */
-static int copy_run(const struct spill_reader *r, struct filler *f, int64_t at,
+static int copy_run(const struct spill_reader *r, struct sealed_fill *f, int64_t at,
                     int64_t from, int64_t n, struct err *err)
 {
     int64_t end = at + n;
     while (f->at < end && f->at < f->end) {
         CHECK(f->at >= at, "token %lld before %lld", (long long)f->at, (long long)at);
-        int64_t part = end - f->at, room = filler_room(f);
+        int64_t part = end - f->at, room = sealed_fill_room(f);
         part = part < room ? part : room;
-        if (spill_read_ids(r, from + f->at - at, part, filler_next(f), err) ||
-            filler_advance(f, part, err))
+        if (spill_read_ids(r, from + f->at - at, part, sealed_fill_next(f), err) ||
+            sealed_fill_advance(f, part, err))
             return -1;
     }
     return 0;
@@ -221,7 +169,7 @@ static int copy_run(const struct spill_reader *r, struct filler *f, int64_t at,
 
 /* Documents of the set that follow one another in the chunk are copied as one run. */
 static int copy_chunk_ids(const struct token_gather *g, int set, int64_t i,
-                          struct filler *f, struct err *err)
+                          struct sealed_fill *f, struct err *err)
 {
     struct spill_reader r;
     char *path;
@@ -246,7 +194,7 @@ static int copy_chunk_ids(const struct token_gather *g, int set, int64_t i,
 }
 
 static int copy_chunk_ends(const struct token_gather *g, int set, int64_t i,
-                           struct filler *f, struct err *err)
+                           struct sealed_fill *f, struct err *err)
 {
     struct spill_reader r;
     char *path;
@@ -260,8 +208,8 @@ static int copy_chunk_ends(const struct token_gather *g, int set, int64_t i,
         end += r.record[k].ids;
         if (document++ < f->at)
             continue;
-        *(int64_t *)(void *)filler_next(f) = end;
-        failed = filler_advance(f, 1, err);
+        *(int64_t *)sealed_fill_next(f) = end;
+        failed = sealed_fill_advance(f, 1, err);
     }
     close_chunk(&r, path);
     return failed;
@@ -271,19 +219,20 @@ int token_gather_write(const struct token_gather *g, int set, int rank,
                        struct sealed_writer *w, struct err *err)
 {
     struct token_totals all = token_gather_totals(g, set);
-    struct filler f;
+    struct sealed_fill f;
     int failed;
-    if (filler_init(&f, w, TOKEN_SET_TOKENS, all.ids, g->id_bytes, rank, g->ranks, err))
+    if (sealed_fill_init(&f, w, TOKEN_SET_TOKENS, all.ids, g->id_bytes, rank, g->ranks,
+                         err))
         return -1;
     failed = 0;
     for (int64_t i = chunk_with(g, set, f.at, true); f.at < f.end && !failed; i++)
         failed = copy_chunk_ids(g, set, i, &f, err);
-    mem_free(f.buffer);
-    if (failed || filler_init(&f, w, TOKEN_SET_DOCUMENT_ENDS, all.documents, 8, rank,
-                              g->ranks, err))
+    sealed_fill_fini(&f);
+    if (failed || sealed_fill_init(&f, w, TOKEN_SET_DOCUMENT_ENDS, all.documents, 8,
+                                   rank, g->ranks, err))
         return -1;
     for (int64_t i = chunk_with(g, set, f.at, false); f.at < f.end && !failed; i++)
         failed = copy_chunk_ends(g, set, i, &f, err);
-    mem_free(f.buffer);
+    sealed_fill_fini(&f);
     return failed;
 }

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "io/tokenize.h"
 
+#include "io/input_plan.h"
 #include "io/jsonl.h"
 #include "io/token_gather.h"
 #include "io/token_set.h"
@@ -12,19 +13,13 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
-
-enum { SOURCE_NAMES_BYTES = 2000 };
 
 struct job {
     struct comm *c;
     const struct tokenizer *t;
     const struct tokenize_options *o;
-    int64_t *file_bytes; /* [files_n] */
-    int64_t bytes;       /* their sum */
-    struct text_chunk *chunk;
-    int64_t chunks;
+    struct input_plan plan;
     struct spill_chunk *spilled; /* [chunks]; own ones, after the exchange all */
     struct token_stage stage;
     struct token_ids ids; /* of the document at hand */
@@ -67,64 +62,21 @@ static int check_options(const struct job *j, struct err *err)
     return 0;
 }
 
-/* Can this rank read the file, and how long is it? */
-static int probe(const char *path, int64_t *bytes, struct err *err)
-{
-    struct stat st;
-    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK), failed = 0;
-    if (fd < 0)
-        return err_set_errno(err, 1, "%s: cannot open", path);
-    if (fstat(fd, &st))
-        failed = err_set_errno(err, 1, "%s: cannot stat", path);
-    else if (!S_ISREG(st.st_mode))
-        failed = err_set(err, ERR_INPUT, "%s: expected a regular file", path);
-    else
-        *bytes = st.st_size;
-    close(fd);
-    return failed;
-}
-
-static int plan_file(struct job *j, int file, const int64_t *root_bytes,
-                     struct err *err)
-{
-    const char *path = j->o->files[file];
-    enum text_rule rule = rule_of(j->o, file);
-    if (j->file_bytes[file] != root_bytes[file])
-        return err_set(err, ERR_INPUT,
-                       "%s: rank 0 sees %lld bytes, this rank %lld; all must see the "
-                       "same file",
-                       path, (long long)root_bytes[file],
-                       (long long)j->file_bytes[file]);
-    if (rule == TEXT_FILE && root_bytes[file] > TEXT_DOCUMENT_BYTES)
-        return err_set(err, ERR_INPUT,
-                       "%s:1: expected documents of at most 64 MiB, found %lld bytes",
-                       path, (long long)root_bytes[file]);
-    j->bytes += root_bytes[file];
-    return text_chunks_append(&j->chunk, &j->chunks, file, root_bytes[file], rule,
-                              j->o->chunk_bytes ? j->o->chunk_bytes : TEXT_CHUNK_BYTES,
-                              err);
-}
-
 static int plan(struct job *j, struct err *err)
 {
-    int n = j->o->files_n, failed = 0;
-    int64_t *root_bytes = mem_array(n, sizeof *root_bytes, err);
-    if (!root_bytes || !(j->file_bytes = mem_array(n, sizeof *j->file_bytes, err)))
-        failed = 1;
-    for (int i = 0; i < n && !failed; i++)
-        failed = probe(j->o->files[i], &j->file_bytes[i], err);
-    failed = comm_agree(j->c, failed, err);
-    if (failed)
-        goto done;
-    memcpy(root_bytes, j->file_bytes, (size_t)n * sizeof *root_bytes);
-    comm_bcast(j->c, root_bytes, (size_t)n * sizeof *root_bytes, 0);
-    for (int i = 0; i < n && !failed; i++)
-        failed = plan_file(j, i, root_bytes, err);
-    if (!failed)
-        failed = !(j->spilled = mem_array(j->chunks, sizeof *j->spilled, err));
-    failed = comm_agree(j->c, failed, err);
-done:
-    mem_free(root_bytes);
+    enum text_rule *rule = mem_array(j->o->files_n, sizeof *rule, err);
+    int failed = !rule;
+    for (int i = 0; i < j->o->files_n && !failed; i++)
+        rule[i] = rule_of(j->o, i);
+    if (!comm_agree(j->c, failed, err) &&
+        !input_plan_init(&j->plan, j->c, j->o->files, j->o->files_n, rule,
+                         j->o->chunk_bytes, err)) {
+        j->spilled = mem_array(j->plan.chunks, sizeof *j->spilled, err);
+        failed = comm_agree(j->c, !j->spilled, err);
+    } else {
+        failed = -1;
+    }
+    mem_free(rule);
     return failed ? -1 : 0;
 }
 
@@ -159,11 +111,12 @@ static int encode_object(struct job *j, const struct text_document *d,
 static int encode_chunk(struct job *j, int64_t i, struct spill_writer *w,
                         struct err *err)
 {
-    const struct text_chunk *k = &j->chunk[i];
+    const struct text_chunk *k = &j->plan.chunk[i];
     const char *path = j->o->files[k->file];
     struct text_document d;
-    struct text_reader *r = text_reader_open(
-        path, j->file_bytes[k->file], rule_of(j->o, k->file), k->begin, k->end, err);
+    struct text_reader *r =
+        text_reader_open(path, j->plan.file_bytes[k->file], rule_of(j->o, k->file),
+                         k->begin, k->end, err);
     int more = -1, failed = !r;
     spill_begin_chunk(w);
     while (!failed && (more = text_reader_next(r, &d, err)) > 0) {
@@ -173,7 +126,7 @@ static int encode_chunk(struct job *j, int64_t i, struct spill_writer *w,
             err_prefix(err, "%s:%lld", path,
                        (long long)text_line_number(path, d.offset));
         progress_at(&j->progress, (j->done + (double)(d.offset - k->begin)) /
-                                      j->own_bytes * (double)j->bytes);
+                                      j->own_bytes * (double)j->plan.bytes);
     }
     text_reader_close(r);
     j->done += (double)(k->end - k->begin);
@@ -185,7 +138,7 @@ static int encode_chunk(struct job *j, int64_t i, struct spill_writer *w,
 static int encode_own(struct job *j, struct spill_writer *w, struct err *err)
 {
     int rank = comm_rank(j->c), ranks = comm_size(j->c);
-    for (int64_t i = rank; i < j->chunks; i += ranks) {
+    for (int64_t i = rank; i < j->plan.chunks; i += ranks) {
         if (ranks > 1 && access(j->stage.failed, F_OK) == 0)
             return 0;
         if (encode_chunk(j, i, w, err)) {
@@ -207,9 +160,9 @@ static int encode(struct job *j, const struct log *log, struct err *err)
         spill_abandon(w);
         return -1;
     }
-    for (int64_t i = comm_rank(j->c); i < j->chunks; i += comm_size(j->c))
-        j->own_bytes += (double)(j->chunk[i].end - j->chunk[i].begin);
-    progress_begin(&j->progress, log, "tokens", "MB", (double)j->bytes, 1e6);
+    for (int64_t i = comm_rank(j->c); i < j->plan.chunks; i += comm_size(j->c))
+        j->own_bytes += (double)(j->plan.chunk[i].end - j->plan.chunk[i].begin);
+    progress_begin(&j->progress, log, "tokens", "MB", (double)j->plan.bytes, 1e6);
     failed = encode_own(j, w, err);
     if (failed)
         spill_abandon(w);
@@ -219,27 +172,8 @@ static int encode(struct job *j, const struct log *log, struct err *err)
         return -1;
     progress_end(&j->progress);
     comm_sum_i64(j->c, (int64_t *)j->spilled,
-                 j->chunks * (int64_t)(sizeof *j->spilled / 8));
+                 j->plan.chunks * (int64_t)(sizeof *j->spilled / 8));
     return 0;
-}
-
-/* "a.txt, b.jsonl", without folders: the same input gives the same file wherever it
- * lies. A long list is cut. */
-static char *source_names(const struct tokenize_options *o, struct err *err)
-{
-    char *all = mem_printf(err, "%s", "");
-    for (int i = 0; i < o->files_n && all; i++) {
-        const char *slash = strrchr(o->files[i], '/');
-        const char *name = slash ? slash + 1 : o->files[i];
-        bool cut = strlen(all) + strlen(name) > SOURCE_NAMES_BYTES;
-        char *more = cut ? mem_printf(err, "%s, ... (%d files)", all, o->files_n)
-                         : mem_printf(err, "%s%s%s", all, i ? ", " : "", name);
-        free(all);
-        all = more;
-        if (cut)
-            break;
-    }
-    return all;
 }
 
 static char *document_rule(const struct tokenize_options *o, struct err *err)
@@ -261,7 +195,7 @@ static int fill_info(const struct job *j, struct token_set_info *info, struct er
     *info = (struct token_set_info){
         .vocab = tokenizer_vocab(j->t), .bos = j->o->bos, .eos = j->o->eos};
     tokenizer_hash(j->t, info->tokenizer, sizeof info->tokenizer);
-    return !(info->source = source_names(j->o, err)) ||
+    return !(info->source = input_names(j->o->files, j->o->files_n, err)) ||
                    !(info->document = document_rule(j->o, err))
                ? -1
                : 0;
@@ -310,7 +244,7 @@ static int write_sets(struct job *j, struct tokenize_counts *counts, struct err 
     struct token_set_info info = {0};
     struct token_gather g;
     size_t id_bytes = token_set_id_bytes(tokenizer_vocab(j->t));
-    if (token_gather_init(&g, j->c, &j->stage, id_bytes, j->chunks, j->spilled,
+    if (token_gather_init(&g, j->c, &j->stage, id_bytes, j->plan.chunks, j->spilled,
                           j->o->valid, j->o->seed, err))
         return -1;
     int failed = check_totals(j, &g, err) || fill_info(j, &info, err);
@@ -323,7 +257,7 @@ static int write_sets(struct job *j, struct tokenize_counts *counts, struct err 
                                        .tokens = train.ids,
                                        .valid_documents = valid.documents,
                                        .valid_tokens = valid.ids,
-                                       .bytes = j->bytes};
+                                       .bytes = j->plan.bytes};
     free(info.source);
     free(info.document);
     token_gather_fini(&g);
@@ -341,9 +275,8 @@ int tokenize(struct comm *c, const struct log *log, const struct tokenizer *t,
         failed = encode(&j, log, err) || write_sets(&j, counts, err);
         token_stage_end(&j.stage, c);
     }
-    mem_free(j.file_bytes);
+    input_plan_fini(&j.plan);
     mem_free(j.spilled);
-    free(j.chunk);
     free(j.ids.id);
     return failed ? -1 : 0;
 }
