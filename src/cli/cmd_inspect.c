@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "io/ckpt.h"
+#include "io/record_set.h"
 #include "io/safetensors.h"
 #include "io/sealed.h"
 #include "io/token_set.h"
@@ -26,7 +27,8 @@ static int run(int argc, char **argv, struct comm *world, const struct log *log)
 const struct verb verb_inspect = {
     .name = "inspect",
     .arguments = "FILE",
-    .summary = "show what is in a checkpoint, token set or safetensors file",
+    .summary =
+        "show what is in a checkpoint, token set, record set or safetensors file",
     .description =
         "Prints arrays with dtype, shape and size, the attributes, and of a checkpoint "
         "the model, the layers and the source that it was made from and its training "
@@ -46,6 +48,7 @@ struct subject {
     struct sealed *file;
     struct ckpt *ckpt;
     struct token_set *set;
+    struct record_set *records;
     struct safetensors tensors;
     char seal[20];
     struct listing listing;
@@ -64,6 +67,7 @@ static void subject_fini(struct subject *s)
     listing_fini(&s->listing);
     safetensors_fini(&s->tensors);
     token_set_close(s->set);
+    record_set_close(s->records);
     ckpt_close(s->ckpt);
     sealed_close(s->file);
 }
@@ -137,6 +141,21 @@ static void describe_tokens(struct subject *s)
     listing_add_int(&s->listing, NULL, "tokens", info->tokens);
 }
 
+static void describe_records(struct subject *s)
+{
+    const struct record_set_info *info = record_set_info(s->records);
+    struct listing *l = &s->listing;
+    listing_add_string(l, NULL, "holds", record_set_kind_name(info->kind));
+    listing_add_int(l, NULL, "records", info->records);
+    listing_add_int(l, NULL, "tokens", info->tokens);
+    listing_add_int(l, NULL, "counted_tokens", info->counted_tokens);
+    if (info->packs) {
+        listing_add_int(l, NULL, "packs", info->packs);
+        listing_add_int(l, NULL, "pack_length", info->pack_length);
+    }
+    listing_add_string(l, NULL, "template", info->template_name);
+}
+
 /* Opens a sealed file as what its format says, so that its rules are checked too. */
 static int open_sealed(struct subject *s, struct err *err)
 {
@@ -157,9 +176,11 @@ static int open_sealed(struct subject *s, struct err *err)
         s->ckpt = ckpt_open(comm_self(), s->path, err);
     else if (strcmp(s->kind, "dusk token set") == 0)
         s->set = token_set_open(comm_self(), s->path, err);
+    else if (strcmp(s->kind, "dusk record set") == 0)
+        s->records = record_set_open(comm_self(), s->path, err);
     else if (!s->ckpt)
         return 0;
-    return s->ckpt || s->set ? 0 : -1;
+    return s->ckpt || s->set || s->records ? 0 : -1;
 }
 
 static int inspect_sealed(struct subject *s, struct err *err)
@@ -176,6 +197,8 @@ static int inspect_sealed(struct subject *s, struct err *err)
         describe_checkpoint(s);
     if (s->set)
         describe_tokens(s);
+    if (s->records)
+        describe_records(s);
     list_attributes(s);
     list_arrays(s);
     return 0;

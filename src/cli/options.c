@@ -2,6 +2,7 @@
 #include "src/cli/options.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -257,4 +258,22 @@ int options_double(const struct options *o, const char *name, double missing,
     }
     *value = x;
     return 0;
+}
+
+int options_choice(const struct options *o, const char *name, const char *const *words,
+                   int n, int *choice, struct err *err)
+{
+    const char *given = options_text(o, name, words[0]);
+    char all[256] = "";
+    size_t used = 0;
+    for (*choice = 0; *choice < n; ++*choice)
+        if (strcmp(given, words[*choice]) == 0)
+            return 0;
+    for (int i = 0; i < n && used < sizeof all; i++)
+        used += (size_t)snprintf(all + used, sizeof all - used, "%s%s",
+                                 i == 0       ? ""
+                                 : i == n - 1 ? " or "
+                                              : ", ",
+                                 words[i]);
+    return err_set(err, ERR_USAGE, "%s: expected %s, found \"%s\"", name, all, given);
 }

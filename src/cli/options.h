@@ -40,5 +40,8 @@ int options_int(const struct options *o, const char *name, int64_t missing, int6
                 int64_t max, int64_t *value, struct err *err);
 int options_double(const struct options *o, const char *name, double missing,
                    double min, double max, double *value, struct err *err);
+/* One of words[n], which are at least two; the first if the option is missing. */
+int options_choice(const struct options *o, const char *name, const char *const *words,
+                   int n, int *choice, struct err *err);
 
 #endif
