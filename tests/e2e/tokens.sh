@@ -111,13 +111,13 @@ bad 3 1 "work: expected a regular file" tokens work -o work/x.h5 --tokenizer "$m
 bad 3 1 "cut.model: not a SentencePiece model" tokens a.txt -o work/x.h5 --tokenizer cut.model
 bad 3 1 "nowhere.model: cannot open" tokens a.txt -o work/x.h5 --tokenizer nowhere.model
 bad 4 1 "nowhere: cannot open the output's folder" tokens a.txt -o nowhere/x.h5 --tokenizer "$model"
-bad 2 1 "--format: expected auto, text or jsonl, found" tokens a.txt -o work/x.h5 --tokenizer "$model" --format csv
+bad 2 1 "--format: expected auto, text, jsonl, messages, sharegpt, alpaca, completion, openorca or pairs, found" tokens a.txt -o work/x.h5 --tokenizer "$model" --format csv
 bad 2 1 "--document: expected line, blank or file, found" tokens a.txt -o work/x.h5 --tokenizer "$model" --document word
 bad 2 1 "--valid" tokens a.txt -o work/x.h5 --tokenizer "$model" --valid 1.5
 bad 2 1 "leaves the validation set empty" tokens a.txt -o work/x.h5 --tokenizer "$model" --valid 0.000001
 bad 2 1 "expected --tokenizer" tokens a.txt -o work/x.h5
 bad 2 1 "expected -o SET.h5" tokens a.txt --tokenizer "$model"
-bad 2 1 "--show: expected one token set and no -o" tokens --show 1 a.txt b.jsonl --tokenizer "$model"
+bad 2 1 "--show: expected one set and no -o" tokens --show 1 a.txt b.jsonl --tokenizer "$model"
 
 # No permission: for root a folder where nobody may create files.
 mkdir closed
