@@ -8,10 +8,10 @@
 #include "src/base/progress.h"
 #include "src/objective/packing.h"
 #include "src/train/bad_lines.h"
+#include "src/train/record_shapes.h"
 #include "src/train/template_file.h"
 
 #include <stdlib.h>
-#include <string.h>
 
 struct job {
     struct comm *c;
@@ -88,64 +88,16 @@ static int plan(struct job *j, struct err *err)
     return comm_agree(j->c, !j->spilled, err);
 }
 
-static bool is_blank(const struct text_document *d)
+/* The shapes of all files, and what does not go with pairs. Collective. */
+static int recognise(struct job *j, struct err *err)
 {
-    size_t spaces = 0;
-    while (spaces < d->bytes && strchr(" \t\r", d->text[spaces]))
-        spaces++;
-    return spaces == d->bytes;
-}
-
-static int line_error(const struct job *j, int file, int64_t offset, struct err *err)
-{
-    const char *path = j->o->files[file];
-    return err_prefix(err, "%s:%lld", path, (long long)text_line_number(path, offset));
-}
-
-/* The shape of a file's first record, bad lines skipped if they may be. */
-static int find_shape(struct job *j, int file, struct err *err)
-{
-    struct text_document d;
-    enum record_shape shape;
-    struct text_reader *r =
-        text_reader_open(j->o->files[file], j->plan.file_bytes[file], TEXT_LINE, 0,
-                         j->plan.file_bytes[file], err);
-    int more = -1, failed = !r;
-    j->shape[file] = RECORD_SHAPE_AUTO;
-    while (!failed && (more = text_reader_next(r, &d, err)) > 0) {
-        if (is_blank(&d))
-            continue;
-        if (record_maker_shape(j->maker, d.text, d.bytes, &shape, err) == 0) {
-            j->shape[file] = (int)shape;
-            break;
-        }
-        if (!j->o->skip_bad || err->code != ERR_INPUT)
-            failed = line_error(j, file, d.offset, err);
-    }
-    text_reader_close(r);
-    return failed || more < 0 ? -1 : 0;
-}
-
-/* Records or pairs, of all files, and what does not go with pairs. */
-static int find_kind(struct job *j, struct err *err)
-{
-    int pairs = -1, records = -1;
-    for (int i = 0; i < j->o->files_n; i++) {
-        if (j->shape[i] == RECORD_PAIRS && pairs < 0)
+    int pairs = -1;
+    if (record_shapes_find(j->c, j->log, &j->plan, j->maker, j->o->shape,
+                           j->o->skip_bad, j->shape, err))
+        return -1;
+    for (int i = 0; i < j->o->files_n && pairs < 0; i++)
+        if (j->shape[i] == RECORD_PAIRS)
             pairs = i;
-        if (j->shape[i] >= 0 && j->shape[i] != RECORD_PAIRS && records < 0)
-            records = i;
-        if (j->shape[i] >= 0)
-            log_line(j->log, "%s: %s", j->o->files[i],
-                     record_shape_name((enum record_shape)j->shape[i]));
-    }
-    if (pairs >= 0 && records >= 0)
-        return err_set(err, ERR_USAGE,
-                       "expected files of records or of pairs, found pairs in %s and "
-                       "records (%s) in %s",
-                       j->o->files[pairs],
-                       record_shape_name((enum record_shape)j->shape[records]),
-                       j->o->files[records]);
     j->r->kind = pairs >= 0 ? RECORD_SET_PAIRS : RECORD_SET_RECORDS;
     if (pairs >= 0 && j->o->pack_length)
         return err_set(err, ERR_USAGE, "%s: --pack: expected records, found pairs",
@@ -158,40 +110,29 @@ static int find_kind(struct job *j, struct err *err)
     return 0;
 }
 
-/* Rank 0 looks, so that all agree. */
-static int recognise(struct job *j, struct err *err)
-{
-    int failed = 0, n = j->o->files_n;
-    for (int i = 0; i < n; i++)
-        j->shape[i] = j->o->shape;
-    if (j->o->shape == RECORD_SHAPE_AUTO) {
-        for (int i = 0; i < n && comm_root(j->c) && !failed; i++)
-            failed = find_shape(j, i, err);
-        if (comm_agree(j->c, failed, err))
-            return -1;
-        comm_bcast(j->c, j->shape, (size_t)n * sizeof *j->shape, 0);
-    }
-    return find_kind(j, err); /* the same everywhere */
-}
-
 static int encode_line(struct job *j, int64_t chunk, const struct text_document *d,
                        struct spill_writer *w, struct err *err)
 {
     int file = j->plan.chunk[chunk].file;
-    enum record_shape shape = (enum record_shape)j->shape[file];
-    enum record_made made = record_maker_line(j->maker, shape, d->text, d->bytes, err);
+    enum record_made made = RECORD_BAD;
+    enum record_shape shape;
+    if (j->shape[file] >= 0)
+        made = record_maker_line(j->maker, (enum record_shape)j->shape[file], d->text,
+                                 d->bytes, err);
+    else if (!record_maker_shape(j->maker, d->text, d->bytes, &shape, err))
+        err_set(err, ERR_INPUT, "expected a bad line as before, found a record");
     if (made == RECORD_DROPPED)
         return 0;
     if (made == RECORD_BAD && j->o->skip_bad) {
         if (bad_lines_full(&j->bad))
             err->text[0] = '\0';
         else
-            line_error(j, file, d->offset, err);
+            text_line_error(j->o->files[file], d->offset, err);
         bad_lines_add(&j->bad, chunk, err->text);
         return 0;
     }
     if (made != RECORD_MADE)
-        return line_error(j, file, d->offset, err);
+        return text_line_error(j->o->files[file], d->offset, err);
     for (int p = 0; p < record_maker_parts(j->maker); p++) {
         int64_t n;
         const int32_t *value = record_maker_part(j->maker, p, &n);
@@ -212,7 +153,7 @@ static int encode_chunk(struct job *j, int64_t i, struct spill_writer *w,
     int more = -1, failed = !r;
     spill_begin_chunk(w);
     while (!failed && (more = text_reader_next(r, &d, err)) > 0) {
-        if (!is_blank(&d) && j->shape[k->file] >= 0)
+        if (!text_is_blank(&d))
             failed = encode_line(j, i, &d, w, err);
         progress_at(&j->progress, (j->done + (double)(d.offset - k->begin)) /
                                       j->own_bytes * (double)j->plan.bytes);

@@ -7,6 +7,10 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* The description and the jinja of a template are attributes of a set, and HDF5 takes
+ * 64 KiB for one. */
+enum { TEMPLATE_BYTES = 8192 };
+
 static const struct {
     const char *name;
     size_t at; /* in template_spec */
@@ -152,7 +156,7 @@ struct template *template_load(struct comm *c, const char *name,
         size_t bytes = 0;
         int failed = 0;
         if (comm_root(c))
-            failed = !(text = file_read(name, TREE_BYTES_MAX, &bytes, err));
+            failed = !(text = file_read(name, TEMPLATE_BYTES, &bytes, err));
         if (comm_agree(c, failed, err))
             return NULL;
         comm_bcast(c, &bytes, sizeof bytes, 0);

@@ -26,7 +26,8 @@ struct template *template_parse(const char *source, const char *text, size_t byt
                                 const struct tokenizer *t, struct err *err);
 
 /* A built-in one, or, if `name` has a '/' or ends in .yaml or .yml, that of a file,
- * which rank 0 reads. Owned; NULL on every rank with err set. Collective over c. */
+ * of at most 8 KiB, which rank 0 reads. Owned; NULL on every rank with err set.
+ * Collective over c. */
 struct template *template_load(struct comm *c, const char *name,
                                const struct tokenizer *t, struct err *err);
 

@@ -243,7 +243,7 @@ for n in 1 2 3; do
 done
 echo '{"prose": "a"}' >prose.jsonl
 bad 3 1 "prose.jsonl:1: expected the fields of a known shape" tokens prose.jsonl -o work/s.h5 --tokenizer "$model" --template zephyr
-bad 3 1 "expected at least one record to learn from, found none" tokens prose.jsonl -o work/s.h5 --tokenizer "$model" --template zephyr --skip-bad
+bad 3 1 "1 bad lines, the first prose.jsonl:1: " tokens prose.jsonl -o work/s.h5 --tokenizer "$model" --template zephyr --skip-bad
 : >none.jsonl
 bad 3 2 "none.jsonl: expected at least one record" tokens none.jsonl -o work/s.h5 --tokenizer "$model" --template zephyr
 bad 3 1 "template alpaca: expected one user message, found 2" tokens messages.jsonl -o work/s.h5 --tokenizer "$model" --template alpaca
