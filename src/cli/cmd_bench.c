@@ -104,6 +104,15 @@ static int read_precision(struct bench *b, const struct options *o, const char *
                          text);
 }
 
+static int read_pipeline(struct bench *b, const struct options *o, int unsaid,
+                         int layers, struct err *err)
+{
+    int64_t pipeline = 0;
+    int failed = options_int(o, "--pipeline", unsaid, 1, layers, &pipeline, err);
+    b->pipeline = (int)pipeline;
+    return failed;
+}
+
 static int read_size(struct bench *b, const struct options *o, struct err *err)
 {
     const char *name = options_text(o, "--size", "small");
@@ -115,7 +124,8 @@ static int read_size(struct bench *b, const struct options *o, struct err *err)
     b->size = *size;
     b->schedule = RUN_1F1B;
     bool native = gemm_bf16_native() && gemm_bf16_built();
-    return read_precision(b, o, native ? "both" : "fp32", err);
+    return read_pipeline(b, o, 1, size->shape.layers, err) ||
+           read_precision(b, o, native ? "both" : "fp32", err);
 }
 
 /* The same of the run file. Collective. */
@@ -132,13 +142,11 @@ static int read_run(struct bench *b, const struct options *o, const char *path,
     if (comm_agree(b->world, failed, err))
         return -1;
     comm_bcast(b->world, &shape, sizeof shape, 0);
-    int64_t pipeline;
-    if (options_int(o, "--pipeline", run->parallel.pipeline, 1, shape.layers, &pipeline,
-                    err))
+    if (read_pipeline(b, o, run->parallel.pipeline, shape.layers, err))
         return -1;
-    if (pipeline != run->parallel.pipeline)
+    if (b->pipeline != run->parallel.pipeline)
         run->parallel.data = run->parallel.split_n = 0;
-    run->parallel.pipeline = (int)pipeline;
+    run->parallel.pipeline = b->pipeline;
     if (run_engine_spec(run, &shape, comm_size(b->world), &spec, err))
         return -1;
     b->size = (struct bench_size){.name = run->run.name,
@@ -158,18 +166,15 @@ static int read_options(struct bench *b, const struct options *o, struct run *ru
 {
     const char *path = options_text(o, "--run", NULL);
     b->folder = options_text(o, "--folder", ".");
-    int64_t pipeline;
-    if (check_sections(o, err) ||
-        (path ? read_run(b, o, path, run, err) : read_size(b, o, err)) ||
-        options_int(o, "--pipeline", path ? run->parallel.pipeline : 1, 1,
-                    b->size.shape.layers, &pipeline, err) ||
+    bool failed = check_sections(o, err) ||
+                  (path ? read_run(b, o, path, run, err) : read_size(b, o, err));
+    if (failed ||
         options_int(o, "--disk-bytes", 256000000, 1, INT64_MAX / 2, &b->disk_bytes,
                     err) ||
         options_int(o, "--memory-bytes", 256000000, 1, (int64_t)1 << 40,
                     &b->array_bytes, err) ||
         options_double(o, "--seconds", 0.3, 0, 3600, &b->seconds, err))
         return -1;
-    b->pipeline = (int)pipeline;
     return 0;
 }
 
