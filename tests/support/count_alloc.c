@@ -9,7 +9,9 @@
  *
  * and, for each place in the program that allocated, "PROGRAM at 0xOFFSET N" (for
  * addr2line -e). Two runs that differ in their number of steps, subtracted, say what a
- * step does. mmap counts calls through the C library, not malloc's own. */
+ * step does. mmap counts calls through the C library, not malloc's own. Huge pages are
+ * off, whose presence changes from process to process with what else the machine does
+ * and decides whether 2 MiB cost one fault or 512. */
 
 #include <dlfcn.h>
 #include <errno.h>
@@ -21,6 +23,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <unistd.h>
 
@@ -58,6 +61,7 @@ static int find_program(struct dl_phdr_info *info, size_t size, void *unused)
 __attribute__((constructor)) static void begin(void)
 {
     dl_iterate_phdr(find_program, NULL);
+    prctl(PR_SET_THP_DISABLE, 1, 0, 0, 0);
 }
 
 static uintptr_t hash(uintptr_t key)
