@@ -34,7 +34,8 @@ enum sealed_type {
     SEALED_I32,
     SEALED_U32,
     SEALED_I64,
-    SEALED_U64
+    SEALED_U64,
+    SEALED_F64
 };
 enum { SEALED_BLOCK_BYTES = 65536, SEALED_MAX_DIMS = 3 };
 

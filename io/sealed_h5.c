@@ -81,6 +81,8 @@ int64_t sealed_h5_type(enum sealed_type t)
         return H5Tcopy(H5T_STD_I64LE);
     case SEALED_U64:
         return H5Tcopy(H5T_STD_U64LE);
+    case SEALED_F64:
+        return H5Tcopy(H5T_IEEE_F64LE);
     }
     return -1;
 }
@@ -155,9 +157,11 @@ static int map_source(hid_t dcpl, hid_t space, const struct sealed_array *a)
 /* What an outsider reads where the source is missing: NaN, not believable zeros. */
 static int fill_with_nan(hid_t dcpl, hid_t type, enum sealed_type t)
 {
+    static const uint64_t f64 = UINT64_C(0x7ff8000000000000);
     static const uint32_t f32 = 0x7fc00000;
     static const uint16_t bf16 = 0x7fc0, f16 = 0x7e00;
-    const void *value = t == SEALED_F32    ? (const void *)&f32
+    const void *value = t == SEALED_F64    ? (const void *)&f64
+                        : t == SEALED_F32  ? (const void *)&f32
                         : t == SEALED_BF16 ? (const void *)&bf16
                         : t == SEALED_F16  ? (const void *)&f16
                                            : NULL;

@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { DEPTH_MAX = 8, TYPES = SEALED_U64 + 1, TEXT_BYTES_MAX = 1 << 26 };
+enum { DEPTH_MAX = 8, TYPES = SEALED_F64 + 1, TEXT_BYTES_MAX = 1 << 26 };
 
 /* What the walk over the file collects; grows. */
 struct walk {

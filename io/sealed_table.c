@@ -13,7 +13,8 @@ static const struct {
 } types[] = {
     [SEALED_F32] = {"F32", 4}, [SEALED_BF16] = {"BF16", 2}, [SEALED_F16] = {"F16", 2},
     [SEALED_U8] = {"U8", 1},   [SEALED_U16] = {"U16", 2},   [SEALED_I32] = {"I32", 4},
-    [SEALED_U32] = {"U32", 4}, [SEALED_I64] = {"I64", 8},   [SEALED_U64] = {"U64", 8}};
+    [SEALED_U32] = {"U32", 4}, [SEALED_I64] = {"I64", 8},   [SEALED_U64] = {"U64", 8},
+    [SEALED_F64] = {"F64", 8}};
 
 size_t sealed_type_bytes(enum sealed_type t)
 {

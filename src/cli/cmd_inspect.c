@@ -8,6 +8,7 @@
 
 #include "io/ckpt.h"
 #include "io/record_set.h"
+#include "io/reference.h"
 #include "io/safetensors.h"
 #include "io/sealed.h"
 #include "io/token_set.h"
@@ -28,11 +29,13 @@ const struct verb verb_inspect = {
     .name = "inspect",
     .arguments = "FILE",
     .summary =
-        "show what is in a checkpoint, token set, record set or safetensors file",
+        "show what is in a checkpoint, token or record set, reference or safetensors "
+        "file",
     .description =
         "Prints arrays with dtype, shape and size, the attributes, and of a checkpoint "
         "the model, the layers and the source that it was made from and its training "
-        "state. FILE may be a training checkpoint's folder.\n"
+        "state; of reference log-probabilities what they were made of. FILE may be a "
+        "training checkpoint's folder.\n"
         "The structure of a file (names, attributes, checksums) is always verified; "
         "--verify also reads the arrays. What is damaged is named by array, layer and "
         "bytes, with exit code 3.",
@@ -49,6 +52,7 @@ struct subject {
     struct ckpt *ckpt;
     struct token_set *set;
     struct record_set *records;
+    struct reference_key reference; /* pairs 0: it is none; texts borrowed from file */
     struct safetensors tensors;
     char seal[20];
     struct listing listing;
@@ -156,6 +160,17 @@ static void describe_records(struct subject *s)
     listing_add_string(l, NULL, "template", info->template_name);
 }
 
+static void describe_reference(struct subject *s)
+{
+    const struct reference_key *k = &s->reference;
+    struct listing *l = &s->listing;
+    listing_add_int(l, NULL, "pairs", k->pairs);
+    listing_add_string(l, NULL, "weights", k->weights);
+    listing_add_string(l, NULL, "data", k->data);
+    listing_add_string(l, NULL, "template_hash", k->template_hash);
+    listing_add_string(l, NULL, "precision", k->precision);
+}
+
 /* Opens a sealed file as what its format says, so that its rules are checked too. */
 static int open_sealed(struct subject *s, struct err *err)
 {
@@ -178,6 +193,8 @@ static int open_sealed(struct subject *s, struct err *err)
         s->set = token_set_open(comm_self(), s->path, err);
     else if (strcmp(s->kind, "dusk record set") == 0)
         s->records = record_set_open(comm_self(), s->path, err);
+    else if (strcmp(s->kind, "dusk reference") == 0)
+        return reference_key_of(s->file, &s->reference, err);
     else if (!s->ckpt)
         return 0;
     return s->ckpt || s->set || s->records ? 0 : -1;
@@ -199,6 +216,8 @@ static int inspect_sealed(struct subject *s, struct err *err)
         describe_tokens(s);
     if (s->records)
         describe_records(s);
+    if (s->reference.pairs)
+        describe_reference(s);
     list_attributes(s);
     list_arrays(s);
     return 0;
