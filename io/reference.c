@@ -58,15 +58,15 @@ void reference_key_fini(struct reference_key *k)
         free((char *)(uintptr_t)text_in(k, &fields[i]));
 }
 
-/* Each text goes in with its end, so that no two keys run together. */
+/* The hash of the fields before is the seed of the next, so that none run together. */
 uint64_t reference_hash(const struct reference_key *k)
 {
     char number[32];
     int n = snprintf(number, sizeof number, "%d %lld", VERSION, (long long)k->pairs);
-    uint64_t hash = XXH3_64bits(number, (size_t)n + 1);
+    uint64_t hash = XXH3_64bits(number, (size_t)n);
     for (int i = 0; i < FIELDS; i++) {
         const char *text = text_in(k, &fields[i]);
-        hash = XXH3_64bits_withSeed(text, strlen(text) + 1, hash);
+        hash = XXH3_64bits_withSeed(text, strlen(text), hash);
     }
     return hash;
 }

@@ -101,6 +101,14 @@ static void a_changed_part_is_used_up_to_the_change(void **state)
     reference_close(begin(file_path, &k, known, &done));
     assert_int_equal(done, FEW);
     assert_same_file(part_path, whole, bytes);
+    size_t block = BLOCK_HEAD_BYTES + (size_t)block_pairs[0] * PAIR_BYTES;
+    put_bytes(part_path, whole, HEAD_BYTES + block);
+    f = fopen(part_path, "ab"); /* the first block a second time */
+    fwrite(whole + HEAD_BYTES, 1, block, f);
+    fclose(f);
+    reference_close(begin(file_path, &k, known, &done));
+    assert_int_equal(done, block_pairs[0]);
+    assert_same_file(part_path, whole, HEAD_BYTES + block);
     memset(whole, 0, bytes); /* of a crash: the size reached the disk, not its bytes */
     put_bytes(part_path, whole, bytes);
     reference_close(begin(file_path, &k, known, &done));
