@@ -33,6 +33,7 @@ static void lay_out_slot(struct slot *slot, struct arena *a,
     if (training) {
         slot->segment_begin = arena_take(a, rows + 1, sizeof(int));
         slot->position = arena_take(a, rows, sizeof(int));
+        slot->prefix = arena_take(a, rows, sizeof(int));
         slot->ids = arena_take(a, spec->embed ? rows : 0, sizeof(int32_t));
     }
     slot->embedded = spec->embed ? arena_elements(a, residual, t) : NULL;

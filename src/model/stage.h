@@ -46,7 +46,7 @@ struct stage_spec {
     int first_layer, layers;
     bool embed, head;
     int max_rows;   /* rows of the largest micro-batch */
-    int max_length; /* rows of the longest segment */
+    int max_length; /* rows of the longest segment, its prefix included */
     int slots;      /* micro-batches in flight, >= 1 */
     bool training;  /* false: forward only, slots keep nothing (one is enough) */
     enum dtype dtype;

@@ -19,15 +19,21 @@ static void begin_slot(const struct stage *s, struct slot *slot,
 {
     CHECK(rows->rows <= s->spec.max_rows, "a micro-batch of %d rows, %d planned",
           rows->rows, s->spec.max_rows);
+    CHECK(rows->segments <= s->spec.max_rows, "%d segments of %d rows", rows->segments,
+          s->spec.max_rows);
     slot->rows = *rows;
     if (!s->spec.training)
         return;
-    size_t n = (size_t)rows->rows;
+    size_t n = (size_t)rows->rows, segments = (size_t)rows->segments;
     memcpy(slot->segment_begin, rows->segment_begin,
-           ((size_t)rows->segments + 1) * sizeof *slot->segment_begin);
+           (segments + 1) * sizeof *slot->segment_begin);
     memcpy(slot->position, rows->position, n * sizeof *slot->position);
     slot->rows.segment_begin = slot->segment_begin;
     slot->rows.position = slot->position;
+    if (rows->prefix) {
+        memcpy(slot->prefix, rows->prefix, segments * sizeof *slot->prefix);
+        slot->rows.prefix = slot->prefix;
+    }
     if (s->spec.embed)
         memcpy(slot->ids, ids, n * sizeof *ids);
 }
