@@ -34,6 +34,8 @@ struct stage {
     float *cosine, *sine;
     void *gradient[2]; /* [R, D], training */
     void *logits;      /* xent's, head stages */
+    float *scale;      /* [R] of segments, head stages */
+    float *row_scale;  /* [R], training head stages */
     float *norm_sums;  /* rmsnorm_backward's, training head stages */
     double *nll;       /* [R], head stages */
     struct slot *slot;
