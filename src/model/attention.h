@@ -21,7 +21,8 @@
  * each tile of its keys: the sums above. Key tiles beyond the diagonal, outside of the
  * window or in another segment are not visited; masks are laid on border tiles only. No
  * array is T x T: a thread's scratch does not depend on T, and the sums for dk and dv
- * are the size of k and v.
+ * are the size of k and v. A segment's prefix is visited where it lies, in the tiles of
+ * the segment that it belongs to, the last of them cut at the prefix's end.
  *
  * The G heads of a kv head are stacked as the columns of one product. In bf16, scores,
  * softmax and all sums are fp32; p and ds are rounded to bf16 for the products that
@@ -30,8 +31,9 @@
  *
  * Work is shared out by (query tile, segment, kv head). Several query tiles add to the
  * same dk and dv: each computes its part on its own, then adds it when its turn comes,
- * later rows first. So every sum has one order: bits depend on the shapes and the CPU
- * level, not on the number of threads or on addresses.
+ * later rows first, a branch's before those of the segment that it sees. So every sum
+ * has one order: bits depend on the shapes and the CPU level, not on the number of
+ * threads or on addresses.
  *
  * q [rows, H E] and k, v [rows, K E] have a stride each, so that the rows of one fused
  * product are used in place, and so do their gradients; out, dout [rows, H E] and
@@ -66,13 +68,14 @@ struct attention_gradient {
 
 /* Rows [begin, end) of a segment. */
 struct attention_tile {
-    int segment_begin, segment_end, begin, end;
+    int segment, begin, end;
 };
 
 /* Scratch, shared by all layers. */
 struct attention_work {
     int threads;                 /* at most so many work at once */
-    int max_rows, max_length;    /* of all segments together; of the longest */
+    int max_rows, max_length;    /* of all segments together; of the longest, its
+                                  * prefix included */
     struct attention_tile *tile; /* [max_rows] the call's query tiles */
     int64_t thread_bytes;
     char *scratch; /* [threads, thread_bytes] */

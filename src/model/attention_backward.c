@@ -30,7 +30,8 @@ struct key_gradient {
     float scale;
 };
 
-CLONES static void add_tile(int keys, int dim, bool first, const float *restrict part,
+/* held: so many of the keys have a sum; the others' is begun. */
+CLONES static void add_tile(int keys, int dim, int held, const float *restrict part,
                             float *restrict sum, int64_t stride)
 {
     for (int at = 0; at < dim; at += COLS, part += KEYS * COLS, sum += COLS)
@@ -38,12 +39,12 @@ CLONES static void add_tile(int keys, int dim, bool first, const float *restrict
             const float *from = part + u * COLS;
             float *to = sum + u * stride;
             int n = dim - at < COLS ? dim - at : COLS;
-            if (first)
-                for (int e = 0; e < n; e++)
-                    to[e] = from[e];
-            else
+            if (u < held)
                 for (int e = 0; e < n; e++)
                     to[e] += from[e];
+            else
+                for (int e = 0; e < n; e++)
+                    to[e] = from[e];
         }
 }
 
@@ -62,11 +63,11 @@ CLONES static void round_tile(int keys, int dim, float scale, const float *restr
             to[e] = attention_round(x[e] * scale);
 }
 
-static void add_part(const struct attention_job *j, int keys, bool first, bool last,
+static void add_part(const struct attention_job *j, int keys, int held, bool last,
                      const struct key_gradient *g)
 {
     int dim = j->d->head_dim;
-    add_tile(keys, dim, first, g->part, g->sum, g->sum_stride);
+    add_tile(keys, dim, held, g->part, g->sum, g->sum_stride);
     if (!last)
         return;
     if (j->d->dtype == DTYPE_F32)
@@ -76,59 +77,115 @@ static void add_part(const struct attention_job *j, int keys, bool first, bool l
 }
 
 /* In fp32 the result itself holds the sum. */
-static struct key_gradient key_gradient(const struct attention_job *j, int key,
+static struct key_gradient key_gradient(const struct attention_job *j, int row,
                                         const float *part, float *sum, void *out,
                                         int64_t stride, float scale)
 {
     int64_t dim = j->d->head_dim, at = j->kv_head * dim;
     struct key_gradient g = {.part = part, .out_stride = stride, .scale = scale};
     if (j->d->dtype == DTYPE_F32) {
-        g.sum = (float *)out + key * stride + at;
+        g.sum = (float *)out + row * stride + at;
         g.sum_stride = stride;
     } else {
-        g.out = (uint16_t *)out + key * stride + at;
+        g.out = (uint16_t *)out + row * stride + at;
         g.sum_stride = j->d->kv_heads * dim;
-        g.sum = sum + key * g.sum_stride + at;
+        g.sum = sum + row * g.sum_stride + at;
     }
     return g;
 }
 
-static int tile_of(const struct attention_job *j, int64_t row)
+/* Begin of the query tile of the segment that has the row. */
+static int tile_of(const struct attention_job *j, const struct attention_span *s,
+                   int64_t row)
 {
-    int segment = j->tile.segment_begin, n = j->shape.tile_rows;
-    return segment + (int)(row - segment) / n * n;
+    int n = j->shape.tile_rows;
+    return s->begin + (int)(row - s->begin) / n * n;
 }
 
-/* Begin of the last query tile that sees the key tile. */
-static int last_tile(const struct attention_job *j, int key)
+/* Begin of the last query tile of the segment that sees a key tile with that last
+ * place; NOBODY: none does. */
+static int last_tile(const struct attention_job *j, const struct attention_span *s,
+                     int place)
 {
-    int64_t row = (int64_t)key + KEYS + j->d->window - 2;
-    return tile_of(
-        j, j->d->window && row < j->tile.segment_end ? row : j->tile.segment_end - 1);
+    int64_t row = (int64_t)place + j->d->window - 1;
+    if (!j->d->window || row >= s->end)
+        row = s->end - 1;
+    return row < s->begin ? NOBODY : tile_of(j, s, row);
+}
+
+/* Begin of the last query tile of segment s, not of a branch of it, that sees its key
+ * tile from that row on. */
+static int last_own_tile(const struct attention_job *j, const struct attention_span *s,
+                         int row)
+{
+    return last_tile(j, s, row + KEYS < s->end ? row + KEYS - 1 : s->end - 1);
+}
+
+/* How many of the tile's own keys from that row on a branch of the segment sees, and
+ * so has added to before any tile of the segment does. */
+static int held_by_branch(const struct attention_job *j, int row)
+{
+    int s = j->tile.segment + 1;
+    if (s == j->of->segments || !j->of->prefix)
+        return 0;
+    struct attention_span branch = attention_span_of(j->of, s);
+    int keys = branch.prefix - (row - j->own.begin);
+    if (keys > KEYS)
+        keys = KEYS;
+    int place = branch.begin - branch.prefix + (row - j->own.begin) + keys - 1;
+    return keys > 0 && last_tile(j, &branch, place) != NOBODY ? keys : 0;
+}
+
+/* Where a tile stands among those that add to a tile of keys. */
+struct turn {
+    int held; /* of its keys, so many have been added to before */
+    int next; /* begin of the query tile that adds next; NOBODY: this is the last */
+};
+
+static struct turn turn_at_own(const struct attention_job *j, struct attention_keys k)
+{
+    struct turn t = {k.keys, j->tile.begin - j->shape.tile_rows};
+    if (j->tile.begin == last_own_tile(j, &j->own, k.row))
+        t.held = held_by_branch(j, k.row);
+    if (j->tile.begin == tile_of(j, &j->own, k.row))
+        t.next = NOBODY;
+    return t;
+}
+
+static struct turn turn_at_prefix(const struct attention_job *j,
+                                  struct attention_keys k)
+{
+    struct turn t = {k.keys, j->tile.begin - j->shape.tile_rows};
+    if (j->tile.begin == last_tile(j, &j->own, k.key + k.keys - 1))
+        t.held = 0;
+    if (j->tile.begin == j->own.begin) {
+        struct attention_span before = attention_span_of(j->of, j->tile.segment - 1);
+        t.next = last_own_tile(j, &before, k.row);
+    }
+    return t;
 }
 
 /* Adds the tile's part to dk and dv after the tiles of later rows, which began before
- * (see attention_backward): the wait ends. */
+ * (see attention_backward): the wait ends. A prefix's keys are added to by its branch's
+ * tiles, then by those of their own segment. */
 static void add_in_turn(const struct attention_job *j, const struct backward *b,
-                        int key, int keys)
+                        struct attention_keys k)
 {
-    atomic_int *turn = b->w->turn + (int64_t)j->kv_head * b->w->max_rows + key;
-    bool first = j->tile.begin == last_tile(j, key);
-    bool last = j->tile.begin == tile_of(j, key);
-    struct key_gradient dk = key_gradient(j, key, j->scratch.dk, b->w->dk, b->dx->dk,
+    atomic_int *turn = b->w->turn + (int64_t)j->kv_head * b->w->max_rows + k.row;
+    struct turn t = k.row < j->own.begin ? turn_at_prefix(j, k) : turn_at_own(j, k);
+    struct key_gradient dk = key_gradient(j, k.row, j->scratch.dk, b->w->dk, b->dx->dk,
                                           b->dx->dk_stride, j->shape.scale);
-    struct key_gradient dv = key_gradient(j, key, j->scratch.dv, b->w->dv, b->dx->dv,
+    struct key_gradient dv = key_gradient(j, k.row, j->scratch.dv, b->w->dv, b->dx->dv,
                                           b->dx->dv_stride, 1.0f);
-    if (!first)
+    if (t.held)
         for (int n = 0;
              atomic_load_explicit(turn, memory_order_acquire) != j->tile.begin; n++)
             if (n >= SPINS)
                 sched_yield();
-    add_part(j, keys, first, last, &dk);
-    add_part(j, keys, first, last, &dv);
-    if (!last)
-        atomic_store_explicit(turn, j->tile.begin - j->shape.tile_rows,
-                              memory_order_release);
+    add_part(j, k.keys, t.held, t.next == NOBODY, &dk);
+    add_part(j, k.keys, t.held, t.next == NOBODY, &dv);
+    if (t.next != NOBODY)
+        atomic_store_explicit(turn, t.next, memory_order_release);
 }
 
 /* p and ds of one panel, and its part of dq. Returns the keys that it has to do with.
@@ -161,7 +218,7 @@ static int backward_panel(const struct attention_job *j, int panel,
     j->product(whole, n->words, s->v, n->words, 1, (const float *)s->dout + at, NULL,
                s->dp);
     if (border)
-        attention_scores_mask(keys, from.key, s->first + lane, s->last + lane, s->s);
+        attention_mask_panel(j, panel, from, keys, s->s);
     attention_scores_gradient(j->d->dtype, keys, n->scale, s->s, s->dp, s->lse + lane,
                               s->delta + lane, to);
     j->product(n->wide, keys / n->step, s->k_steps, 1, n->wide, s->ds_steps,
@@ -202,7 +259,7 @@ static void backward_keys(const struct attention_job *j, const struct backward *
         key_part(j, most, k.keys, s->p_rows, dout, s->dv + (int64_t)c * KEYS * COLS);
         key_part(j, most, k.keys, s->ds_rows, q, s->dk + (int64_t)c * KEYS * COLS);
     }
-    add_in_turn(j, b, k.key, k.keys);
+    add_in_turn(j, b, k);
 }
 
 static void backward_tile(const struct attention_job *j, const struct backward *b)
@@ -243,7 +300,7 @@ void attention_backward(const struct gemm *g, const struct attention_dims *d,
 #pragma omp parallel num_threads(attention_team(w))
     {
         struct attention_job j;
-        attention_job_init(&j, g, d, w, x, true);
+        attention_job_init(&j, g, d, w, rows, x, true);
         /* Jobs are handed out in rising order, so the lowest that is not done is being
          * done and waits for none: nobody waits for ever. */
 #pragma omp for schedule(monotonic : dynamic)

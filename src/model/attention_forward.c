@@ -19,7 +19,7 @@ static bool forward_panel(const struct attention_job *j, int panel,
     j->product(attention_whole(keys), n->words, s->k, n->words, 1,
                (const float *)s->q + (int64_t)lane * n->words, NULL, s->s);
     if (border)
-        attention_scores_mask(keys, from.key, s->first + lane, s->last + lane, s->s);
+        attention_mask_panel(j, panel, from, keys, s->s);
     float factor[TILE_COLS];
     attention_scores_softmax(j->d->dtype, keys, n->scale, s->s,
                              (struct attention_running){s->max + lane, s->sum + lane},
@@ -72,7 +72,7 @@ void attention_forward(const struct gemm *g, const struct attention_dims *d,
 #pragma omp parallel num_threads(attention_team(w))
     {
         struct attention_job j;
-        attention_job_init(&j, g, d, w, x, false);
+        attention_job_init(&j, g, d, w, rows, x, false);
         /* Backwards: a segment's last tiles see most keys and should not come last. */
 #pragma omp for schedule(dynamic)
         for (int64_t n = jobs - 1; n >= 0; n--) {

@@ -2,6 +2,7 @@
 #include "src/model/attention_tile.h"
 
 #include "src/base/check.h"
+#include "src/model/attention_scores.h"
 
 #include <math.h>
 #include <omp.h>
@@ -98,6 +99,29 @@ int attention_team(const struct attention_work *w)
     return threads < w->threads ? threads : w->threads;
 }
 
+struct attention_span attention_span_of(const struct rows *rows, int s)
+{
+    return (struct attention_span){rows->segment_begin[s], rows->segment_begin[s + 1],
+                                   rows->prefix ? rows->prefix[s] : 0};
+}
+
+static void check_segment(const struct attention_work *w, const struct rows *rows,
+                          int s)
+{
+    struct attention_span own = attention_span_of(rows, s);
+    CHECK(own.end - own.begin + own.prefix <= w->max_length,
+          "attention: a segment of %d rows and a prefix of %d, %d planned",
+          own.end - own.begin, own.prefix, w->max_length);
+    if (own.prefix == 0)
+        return;
+    CHECK(s > 0 && own.prefix > 0, "attention: segment %d has a prefix of %d", s,
+          own.prefix);
+    struct attention_span before = attention_span_of(rows, s - 1);
+    CHECK(before.prefix == 0 && own.prefix <= before.end - before.begin,
+          "attention: a prefix of %d rows, %d there, which have one of %d", own.prefix,
+          before.end - before.begin, before.prefix);
+}
+
 int attention_list_tiles(const struct attention_work *w, const struct attention_dims *d,
                          const struct rows *rows)
 {
@@ -106,33 +130,33 @@ int attention_list_tiles(const struct attention_work *w, const struct attention_
           "attention: %d rows, %d planned", rows->segment_begin[rows->segments],
           w->max_rows);
     for (int s = 0; s < rows->segments; s++) {
-        int first = rows->segment_begin[s], end = rows->segment_begin[s + 1];
-        CHECK(end - first <= w->max_length,
-              "attention: a segment of %d rows, %d planned", end - first,
-              w->max_length);
-        for (int begin = first; begin < end; begin = w->tile[tiles++].end)
-            w->tile[tiles] = (struct attention_tile){first, end, begin,
-                                                     end - begin < n ? end : begin + n};
+        struct attention_span own = attention_span_of(rows, s);
+        check_segment(w, rows, s);
+        for (int begin = own.begin; begin < own.end; begin = w->tile[tiles++].end)
+            w->tile[tiles] = (struct attention_tile){
+                s, begin, own.end - begin < n ? own.end : begin + n};
     }
     return tiles;
 }
 
 void attention_job_init(struct attention_job *j, const struct gemm *g,
                         const struct attention_dims *d, const struct attention_work *w,
-                        const struct attention_input *x, bool backward)
+                        const struct rows *rows, const struct attention_input *x,
+                        bool backward)
 {
     struct arena a = {.base = w->scratch + omp_get_thread_num() * w->thread_bytes};
     *j = (struct attention_job){.d = d,
                                 .x = x,
+                                .of = rows,
                                 .shape = attention_shape_of(d),
                                 .product = gemm_tile(g, d->dtype)};
     attention_scratch_lay_out(&j->scratch, &a, d, w->max_length, backward);
 }
 
-/* The first row that a row sees. */
+/* The first place that a row sees. */
 static int first_seen(const struct attention_job *j, int row)
 {
-    int first = j->tile.segment_begin;
+    int first = j->own.begin - j->own.prefix;
     if (j->d->window && row - first >= j->d->window)
         first = row - j->d->window + 1;
     return first;
@@ -142,6 +166,8 @@ void attention_job_start(struct attention_job *j, struct attention_tile tile,
                          int kv_head)
 {
     j->tile = tile;
+    j->own = attention_span_of(j->of, tile.segment);
+    j->before = j->own.prefix ? j->of->segment_begin[tile.segment - 1] : j->own.begin;
     j->kv_head = kv_head;
     j->rows = tile.end - tile.begin;
     j->lanes = j->rows * j->shape.group;
@@ -153,22 +179,34 @@ void attention_job_start(struct attention_job *j, struct attention_tile tile,
     }
 }
 
+static int prefix_tiles(const struct attention_job *j)
+{
+    return (j->own.prefix + ATTENTION_KEYS - 1) / ATTENTION_KEYS;
+}
+
 void attention_key_tiles(const struct attention_job *j, int *begin, int *end)
 {
-    int segment = j->tile.segment_begin;
-    *begin = (first_seen(j, j->tile.begin) - segment) / ATTENTION_KEYS;
-    *end = (j->tile.end - 1 - segment) / ATTENTION_KEYS + 1;
+    int segment = j->own.begin, first = first_seen(j, j->tile.begin);
+    *begin = first < segment ? (first - (segment - j->own.prefix)) / ATTENTION_KEYS
+                             : prefix_tiles(j) + (first - segment) / ATTENTION_KEYS;
+    *end = prefix_tiles(j) + (j->tile.end - 1 - segment) / ATTENTION_KEYS + 1;
 }
 
 struct attention_keys attention_keys_of(const struct attention_job *j, int tile,
                                         const void *x, int64_t stride)
 {
-    int key = j->tile.segment_begin + tile * ATTENTION_KEYS;
-    int left = j->tile.segment_end - key;
-    int64_t at = key * stride + (int64_t)j->kv_head * j->d->head_dim;
-    return (struct attention_keys){
-        key, left < ATTENTION_KEYS ? left : ATTENTION_KEYS,
-        (const char *)x + at * (int64_t)dtype_bytes(j->d->dtype), stride};
+    int of_prefix = prefix_tiles(j);
+    bool own = tile >= of_prefix;
+    int at = (own ? tile - of_prefix : tile) * ATTENTION_KEYS;
+    int left = (own ? j->own.end - j->own.begin : j->own.prefix) - at;
+    struct attention_keys k = {
+        .key = (own ? j->own.begin : j->own.begin - j->own.prefix) + at,
+        .row = (own ? j->own.begin : j->before) + at,
+        .keys = left < ATTENTION_KEYS ? left : ATTENTION_KEYS,
+        .stride = stride};
+    int64_t element = k.row * stride + (int64_t)j->kv_head * j->d->head_dim;
+    k.x = (const char *)x + element * (int64_t)dtype_bytes(j->d->dtype);
+    return k;
 }
 
 int attention_panel_keys(const struct attention_job *j, int panel,
@@ -188,6 +226,17 @@ int attention_panel_keys(const struct attention_job *j, int panel,
     if (keys <= 0 || from.key + keys <= first_seen(j, low))
         return 0;
     keys = (keys + j->shape.step - 1) / j->shape.step * j->shape.step;
-    *border = from.key + keys - 1 > low || from.key < first_seen(j, high);
+    *border =
+        from.key + keys - 1 > low || from.key < first_seen(j, high) || keys > from.keys;
     return keys;
+}
+
+void attention_mask_panel(const struct attention_job *j, int panel,
+                          struct attention_keys from, int keys, float *s)
+{
+    int lane = panel * TILE_COLS;
+    attention_scores_mask(keys, from.key, j->scratch.first + lane,
+                          j->scratch.last + lane, s);
+    for (int i = from.keys * TILE_COLS; i < keys * TILE_COLS; i++)
+        s[i] = -INFINITY;
 }

@@ -41,7 +41,7 @@ struct attention_scratch {
     void *v;           /* forward: [KEYS / step][wide] values, steps of keys in a word;
                         * backward: [KEYS][words] as they are */
     bool *begun;       /* [panels] o has been written */
-    int *first, *last; /* [lanes] rows that a query sees */
+    int *first, *last; /* [lanes] places that a query sees */
     /* forward */
     void *p;          /* [KEYS / step][TILE_COLS] one panel's probabilities */
     float *max, *sum; /* [lanes] */
@@ -60,13 +60,23 @@ void attention_scratch_lay_out(struct attention_scratch *s, struct arena *a,
                                const struct attention_dims *d, int max_length,
                                bool backward);
 
-/* One tile of queries of one kv head, on one thread. */
+/* A segment: rows [begin, end), and how many of the one before it sees as well. */
+struct attention_span {
+    int begin, end, prefix;
+};
+
+/* One tile of queries of one kv head, on one thread. Keys are told by their place: that
+ * of a segment's own row is its number, and a prefix's rows have the places right in
+ * front of the segment's first. */
 struct attention_job {
     const struct attention_dims *d;
     const struct attention_input *x;
+    const struct rows *of;
     struct attention_shape shape;
     struct attention_scratch scratch;
     struct attention_tile tile;
+    struct attention_span own; /* the tile's segment */
+    int before; /* first row of the segment before, where own has a prefix */
     gemm_tile_product *product;
     int kv_head, rows, lanes, panels; /* lanes: without the last panel's empty ones */
 };
@@ -74,24 +84,29 @@ struct attention_job {
 /* Threads that may work. */
 int attention_team(const struct attention_work *w);
 
-/* Fills w->tile; the number of tiles. */
+/* Segment s of the rows. */
+struct attention_span attention_span_of(const struct rows *rows, int s);
+
+/* Fills w->tile, in the order of their rows; the number of tiles. */
 int attention_list_tiles(const struct attention_work *w, const struct attention_dims *d,
                          const struct rows *rows);
 
 /* A job with the calling thread's scratch, its first and last filled. */
 void attention_job_init(struct attention_job *j, const struct gemm *g,
                         const struct attention_dims *d, const struct attention_work *w,
-                        const struct attention_input *x, bool backward);
+                        const struct rows *rows, const struct attention_input *x,
+                        bool backward);
 void attention_job_start(struct attention_job *j, struct attention_tile tile,
                          int kv_head);
 
-/* The key tiles [*begin, *end) that rows of the tile see; tile n of a segment begins at
- * its row n ATTENTION_KEYS. */
+/* The key tiles [*begin, *end) that rows of the tile see: those of the prefix, then
+ * those of the segment; tile n of either begins at its row n ATTENTION_KEYS, and none
+ * goes beyond its end. */
 void attention_key_tiles(const struct attention_job *j, int *begin, int *end);
 
-/* Rows [key, key + keys) of the kv head of an array like k. */
+/* Rows [row, row + keys) of the kv head of an array like k, with places from `key`. */
 struct attention_keys {
-    int key, keys;
+    int key, row, keys;
     const void *x;
     int64_t stride;
 };
@@ -128,6 +143,11 @@ void attention_dot_lanes(const struct attention_job *j, const void *x, const voi
  * last that one of its lanes sees. *border: some lane does not see all of them. */
 int attention_panel_keys(const struct attention_job *j, int panel,
                          struct attention_keys from, bool *border);
+
+/* Sets those of the panel's scores [keys, TILE_COLS] to -inf that its lanes do not see,
+ * and where whole steps have gone beyond the keys. */
+void attention_mask_panel(const struct attention_job *j, int panel,
+                          struct attention_keys from, int keys, float *s);
 
 /* To bf16, to nearest even. NaNs made from bf16 values and by arithmetic have zeros in
  * their lower half and stay NaN. */

@@ -33,6 +33,7 @@ static void lay_out_slot(struct slot *slot, struct arena *a,
     if (training) {
         slot->segment_begin = arena_take(a, rows + 1, sizeof(int));
         slot->position = arena_take(a, rows, sizeof(int));
+        slot->prefix = arena_take(a, rows, sizeof(int));
         slot->ids = arena_take(a, spec->embed ? rows : 0, sizeof(int32_t));
     }
     slot->embedded = spec->embed ? arena_elements(a, residual, t) : NULL;
@@ -143,14 +144,15 @@ static void lay_out(struct stage *s, struct arena *a, const struct stage_spec *s
     }
     if (spec->head) {
         s->logits = arena_take(
-            a,
-            xent_scratch_bytes(spec->dtype, m->vocab, spec->max_rows, spec->training),
-            1);
+            a, xent_scratch_bytes(&s->head, spec->max_rows, spec->training), 1);
         s->nll = arena_take(a, rows, sizeof *s->nll);
+        s->scale = arena_floats(a, rows);
     }
-    if (spec->head && spec->training)
+    if (spec->head && spec->training) {
+        s->row_scale = arena_floats(a, rows);
         s->norm_sums =
             arena_floats(a, rmsnorm_scratch_floats(m->hidden, spec->max_rows));
+    }
     for (int i = 0; i < slots; i++) {
         struct slot one;
         lay_out_slot(&one, a, spec);

@@ -46,7 +46,7 @@ struct stage_spec {
     int first_layer, layers;
     bool embed, head;
     int max_rows;   /* rows of the largest micro-batch */
-    int max_length; /* rows of the longest segment */
+    int max_length; /* rows of the longest segment, its prefix included */
     int slots;      /* micro-batches in flight, >= 1 */
     bool training;  /* false: forward only, slots keep nothing (one is enough) */
     enum dtype dtype;
@@ -80,14 +80,22 @@ struct stage_loss {
                          added in row order in double */
     float
         *row_nll; /* out, [rows] or NULL: each row's cross-entropy, 0 if not counted */
+    /* NULL, or the objective is no sum over rows with factors known before: called
+     * once, on the calling thread, when nll is complete, to set scale [segments], which
+     * is d(objective)/d(row loss) of all counted rows of a segment. grad_scale is not
+     * read then. Without training the call is made too, and scale not read. */
+    void (*weigh)(void *context, const double *nll, float *scale);
+    void *context;
 };
 
 /* Runs micro-batch `slot` forward.
  * Embedding stage: ids [rows], each in [0, V); in is NULL. Else in [rows, D], ids NULL.
  * Without head: out [rows, D] is written. With head: out is NULL and loss is required;
- * when training, the gradient of sum(grad_scale x row loss) by the head's weight is
- * added to the grads at once and that by the normed rows is kept in the slot. `in` must
- * stay unchanged until the slot's backward. */
+ * when training, the gradient of sum(scale x row loss), by grad_scale or weigh, by the
+ * head's weight is added to the grads at once and that by the normed rows is kept in
+ * the slot. weigh costs the product for the logits once more, unless those of all
+ * counted rows fit in one chunk (src/model/xent.h); its bits are those of grad_scale
+ * where all scales are that. `in` must stay unchanged until the slot's backward. */
 void stage_forward(struct stage *s, int slot, const struct rows *rows,
                    const int32_t *ids, const void *in, void *out,
                    const struct stage_loss *loss);

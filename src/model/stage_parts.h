@@ -11,7 +11,7 @@
  * layers share their arrays. Arrays of [R, D] are of the stage's dtype. */
 struct slot {
     struct rows rows; /* a copy in the arrays below, when training */
-    int *segment_begin, *position;
+    int *segment_begin, *position, *prefix;
     int32_t *ids;
     void *embedded;          /* [R, D], embedding stages */
     void **y;                /* [layers] outputs, [R, D] each; NULL: the caller's */
@@ -34,6 +34,8 @@ struct stage {
     float *cosine, *sine;
     void *gradient[2]; /* [R, D], training */
     void *logits;      /* xent's, head stages */
+    float *scale;      /* [R] of segments, head stages */
+    float *row_scale;  /* [R], training head stages */
     float *norm_sums;  /* rmsnorm_backward's, training head stages */
     double *nll;       /* [R], head stages */
     struct slot *slot;

@@ -19,26 +19,29 @@ static void begin_slot(const struct stage *s, struct slot *slot,
 {
     CHECK(rows->rows <= s->spec.max_rows, "a micro-batch of %d rows, %d planned",
           rows->rows, s->spec.max_rows);
+    CHECK(rows->segments <= s->spec.max_rows, "%d segments of %d rows", rows->segments,
+          s->spec.max_rows);
     slot->rows = *rows;
     if (!s->spec.training)
         return;
-    size_t n = (size_t)rows->rows;
+    size_t n = (size_t)rows->rows, segments = (size_t)rows->segments;
     memcpy(slot->segment_begin, rows->segment_begin,
-           ((size_t)rows->segments + 1) * sizeof *slot->segment_begin);
+           (segments + 1) * sizeof *slot->segment_begin);
     memcpy(slot->position, rows->position, n * sizeof *slot->position);
     slot->rows.segment_begin = slot->segment_begin;
     slot->rows.position = slot->position;
+    if (rows->prefix) {
+        memcpy(slot->prefix, rows->prefix, segments * sizeof *slot->prefix);
+        slot->rows.prefix = slot->prefix;
+    }
     if (s->spec.embed)
         memcpy(slot->ids, ids, n * sizeof *ids);
 }
 
-static void head_forward(struct stage *s, struct slot *slot, const void *x,
-                         const struct stage_loss *loss)
+/* Sums the rows' losses. */
+static void collect(const struct stage *s, const struct rows *rows,
+                    const struct stage_loss *loss)
 {
-    const struct rows *rows = &slot->rows;
-    rmsnorm_forward(&s->norm, rows->rows, x, slot->rstd, slot->normed, NULL);
-    xent(s->context.g, &s->head, rows->rows, slot->normed, loss->target,
-         loss->grad_scale, s->logits, s->nll, slot->dnormed);
     for (int i = 0; i < rows->segments; i++) {
         double sum = 0;
         for (int t = rows->segment_begin[i]; t < rows->segment_begin[i + 1]; t++)
@@ -48,6 +51,35 @@ static void head_forward(struct stage *s, struct slot *slot, const void *x,
     if (loss->row_nll)
         for (int t = 0; t < rows->rows; t++)
             loss->row_nll[t] = (float)s->nll[t];
+}
+
+/* Each segment's scale to its rows. */
+static void spread(const struct stage *s, const struct rows *rows)
+{
+    for (int i = 0; i < rows->segments; i++)
+        for (int t = rows->segment_begin[i]; t < rows->segment_begin[i + 1]; t++)
+            s->row_scale[t] = s->scale[i];
+}
+
+static void head_forward(struct stage *s, struct slot *slot, const void *x,
+                         const struct stage_loss *loss)
+{
+    const struct rows *rows = &slot->rows;
+    const struct gemm *g = s->context.g;
+    struct xent_rows r = {rows->rows, slot->normed, loss->target, s->row_scale};
+    rmsnorm_forward(&s->norm, rows->rows, x, slot->rstd, slot->normed, NULL);
+    if (s->spec.training && !loss->weigh)
+        for (int t = 0; t < rows->rows; t++)
+            s->row_scale[t] = loss->grad_scale;
+    xent(g, &s->head, &r, s->logits, s->nll, loss->weigh ? NULL : slot->dnormed);
+    collect(s, rows, loss);
+    if (!loss->weigh)
+        return;
+    loss->weigh(loss->context, loss->nll, s->scale);
+    if (!s->spec.training)
+        return;
+    spread(s, rows);
+    xent_gradient(g, &s->head, &r, s->logits, slot->dnormed);
 }
 
 void stage_forward(struct stage *s, int slot_index, const struct rows *rows,

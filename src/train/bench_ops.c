@@ -31,7 +31,7 @@ struct ops {
     void *norm_w, *table; /* [D], [V, D], in dtype */
     void *dnorm_w, *dtable, *rstd, *norm_sums, *cosine, *sine; /* float */
     void *position, *ids, *nll; /* int, int32_t, double */
-    void *xent_scratch;
+    void *xent_scratch, *scale; /* scale: [rows] float */
     struct rmsnorm norm;
     struct linear head;
     struct tally tally;
@@ -151,7 +151,8 @@ static int take(struct ops *o, struct err *err)
         {&o->position, o->rows, sizeof(int)},
         {&o->ids, o->rows, sizeof(int32_t)},
         {&o->nll, o->rows, sizeof(double)},
-        {&o->xent_scratch, xent_scratch_bytes(o->dtype, s->vocab, o->rows, true), 1},
+        {&o->scale, o->rows, f},
+        {&o->xent_scratch, xent_scratch_bytes(&o->head, o->rows, true), 1},
         {&o->w, o->parameters, f},
         {&o->m, o->parameters, f},
         {&o->v, o->parameters, f},
@@ -171,6 +172,7 @@ static int ops_init(struct ops *o, struct bench *b, enum dtype dtype, struct err
                       .s = s,
                       .dtype = dtype,
                       .rows = b->size.micro_batch * b->size.seq_len,
+                      .head = {.in = s->hidden, .out = s->vocab, .dtype = dtype},
                       .parameters = tiny ? TINY_PARAMETERS : PARAMETERS};
     o->wide = o->rows * widest(s);
     if (take(o, err))
@@ -182,9 +184,11 @@ static int ops_init(struct ops *o, struct bench *b, enum dtype dtype, struct err
     fill(o->g, DTYPE_F32, o->parameters, 11, 1e-3);
     int32_t *ids = o->ids;
     int *position = o->position;
+    float *scale = o->scale;
     for (int i = 0; i < o->rows; i++) {
         ids[i] = (int32_t)(rng_u64(4, 0, (uint64_t)i) % (uint64_t)s->vocab);
         position[i] = i % b->size.seq_len;
+        scale[i] = 1e-3f;
     }
     rope_table(s->max_positions, s->head_dim, s->rope_theta, o->cosine, o->sine);
     o->norm = (struct rmsnorm){.dim = s->hidden,
@@ -192,20 +196,17 @@ static int ops_init(struct ops *o, struct bench *b, enum dtype dtype, struct err
                                .eps = (float)s->norm_eps,
                                .w = o->norm_w,
                                .dw = o->dnorm_w};
-    o->head = (struct linear){.in = s->hidden,
-                              .out = s->vocab,
-                              .dtype = dtype,
-                              .w = o->table,
-                              .dw = o->dtable};
+    o->head.w = o->table;
+    o->head.dw = o->dtable;
     return 0;
 }
 
 static void ops_fini(struct ops *o)
 {
-    void *const all[] = {o->norm_w, o->table,     o->dnorm_w, o->dtable,
-                         o->rstd,   o->norm_sums, o->cosine,  o->sine,
-                         o->ids,    o->position,  o->nll,     o->xent_scratch,
-                         o->w,      o->m,         o->v,       o->g};
+    void *const all[] = {
+        o->norm_w, o->table, o->dnorm_w, o->dtable,   o->rstd, o->norm_sums,
+        o->cosine, o->sine,  o->ids,     o->position, o->nll,  o->xent_scratch,
+        o->scale,  o->w,     o->m,       o->v,        o->g};
     for (size_t i = 0; i < sizeof all / sizeof *all; i++)
         mem_free(all[i]);
     for (int i = 0; i < WIDE; i++)
@@ -225,12 +226,12 @@ static void row(struct ops *o, const char *what, void (*run)(void *), double byt
 static void xent_row(struct ops *o, double bytes, double copy)
 {
     double x[XENT_SAMPLES];
+    struct xent_rows r = {o->rows, o->x[0], o->ids, o->scale};
     gemm_set_tally(o->b->gemm, &o->tally);
     for (int i = -1; i < XENT_SAMPLES; i++) {
         o->tally = (struct tally){0};
         double begin = clock_s();
-        xent(o->b->gemm, &o->head, o->rows, o->x[0], o->ids, 1e-3f, o->xent_scratch,
-             o->nll, o->x[1]);
+        xent(o->b->gemm, &o->head, &r, o->xent_scratch, o->nll, o->x[1]);
         if (i >= 0)
             x[i] = clock_s() - begin - o->tally.seconds[TALLY_GEMM];
     }

@@ -122,7 +122,10 @@ static void model_init(struct model *m, const struct size *z, enum dtype dtype,
         m->position[t] = t % z->length;
         m->ids[t] = (int32_t)(rng_u64(2, 2, (uint64_t)t) % (uint64_t)z->vocab);
     }
-    m->rows = (struct rows){rows, z->windows, m->begin, m->position};
+    m->rows = (struct rows){.rows = rows,
+                            .segments = z->windows,
+                            .segment_begin = m->begin,
+                            .position = m->position};
     gemm_set_tally(m->g, &m->tally);
 }
 
@@ -201,7 +204,7 @@ static double total(const struct times *t)
 static struct times step(struct model *m, const struct size *z)
 {
     struct times t = {0};
-    struct stage_loss loss = {m->ids, 1e-4f, m->nll, NULL};
+    struct stage_loss loss = {.target = m->ids, .grad_scale = 1e-4f, .nll = m->nll};
     m->tally = (struct tally){0};
     double begin = clock_s();
     stage_weights_changed(m->stage);

@@ -1,187 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "src/model/attention.h"
-
 #include <math.h>
-#include <omp.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "src/base/mem.h"
-
 #include <cmocka.h>
 
-#include "tests/model/plain.h"
+#include "tests/model/attention_run.h"
 
 enum { SEGMENTS = 3 };
-
-struct problem {
-    struct attention_dims d;
-    struct rows rows;
-    int begin[SEGMENTS + 1];
-    int max_length;
-    struct values q, k, v, dout;
-    double *out;
-};
-
-static void problem_init(struct problem *p, struct attention_dims d, const int *lengths)
-{
-    *p = (struct problem){.d = d};
-    for (int s = 0; s < SEGMENTS && lengths[s]; s++) {
-        p->begin[s + 1] = p->begin[s] + lengths[s];
-        p->max_length = lengths[s] > p->max_length ? lengths[s] : p->max_length;
-        p->rows.segments = s + 1;
-    }
-    int rows = p->begin[p->rows.segments];
-    p->rows.rows = rows;
-    p->rows.segment_begin = p->begin;
-    p->q = values_create(rows * d.heads * d.head_dim, 1, 1);
-    p->k = values_create(rows * d.kv_heads * d.head_dim, 1, 2);
-    p->v = values_create(rows * d.kv_heads * d.head_dim, 1, 3);
-    p->dout = values_create(p->q.n, 1, 4);
-    p->out = calloc((size_t)p->q.n, sizeof *p->out);
-    assert_non_null(p->out);
-    struct values *all[] = {&p->q, &p->k, &p->v, &p->dout};
-    for (size_t i = 0; i < sizeof all / sizeof *all; i++)
-        for (int n = 0; n < all[i]->n; n++) { /* the same numbers in any dtype */
-            all[i]->single[n] = bf16_to_f32(bf16_from_f32(all[i]->single[n]));
-            all[i]->exact[n] = (double)all[i]->single[n];
-        }
-}
-
-static void problem_fini(struct problem *p)
-{
-    values_destroy(&p->q);
-    values_destroy(&p->k);
-    values_destroy(&p->v);
-    values_destroy(&p->dout);
-    free(p->out);
-}
-
-static double objective(void *context)
-{
-    struct problem *p = context;
-    plain_attention(&p->d, &p->rows, p->q.exact, p->k.exact, p->v.exact, p->out);
-    double sum = 0;
-    for (int i = 0; i < p->q.n; i++)
-        sum += p->dout.exact[i] * p->out[i];
-    return sum;
-}
-
-/* What one run forward and backward gives, widened to fp32. */
-struct result {
-    struct values out, lse, dq, dk, dv;
-};
-
-/* An array [rows, cols] in a problem's dtype, with a stride. */
-struct array {
-    enum dtype dtype;
-    int rows, cols, stride;
-    char *p;
-};
-
-enum { SENTINEL = 0x5a };
-
-static struct array array_create(enum dtype dtype, int rows, int cols, int stride)
-{
-    struct array a = {dtype, rows, cols, stride, NULL};
-    size_t bytes = (size_t)rows * (size_t)stride * dtype_bytes(dtype);
-    struct err err;
-    a.p = mem_array((int64_t)bytes, 1, &err);
-    assert_non_null(a.p);
-    memset(a.p, SENTINEL, bytes);
-    return a;
-}
-
-static char *array_row(const struct array *a, int row, int col)
-{
-    return a->p +
-           ((size_t)row * (size_t)a->stride + (size_t)col) * dtype_bytes(a->dtype);
-}
-
-static void array_put(struct array *a, int col, int cols, const float *from)
-{
-    for (int t = 0; t < a->rows; t++)
-        dtype_from_f32(a->dtype, from + (int64_t)t * cols, cols, array_row(a, t, col));
-}
-
-static void array_get(const struct array *a, int col, int cols, float *to)
-{
-    for (int t = 0; t < a->rows; t++)
-        dtype_to_f32(a->dtype, array_row(a, t, col), cols, to + (int64_t)t * cols);
-}
-
-/* Nothing beyond the columns may have been written. */
-static void array_fini(struct array *a)
-{
-    for (int t = 0; t < a->rows; t++)
-        for (const char *c = array_row(a, t, a->cols); c < array_row(a, t + 1, 0); c++)
-            assert_int_equal(*c, SENTINEL);
-    mem_free(a->p);
-}
-
-/* Rows of q, k and v lie side by side, with a gap of GAP elements to the next. */
-enum { GAP = 6 };
-
-static struct result run(const struct problem *p, const struct gemm *g, int threads)
-{
-    struct attention_work w;
-    struct arena count = {0}, a;
-    struct err err;
-    const struct attention_dims *d = &p->d;
-    int rows = p->rows.rows, wide = d->heads * d->head_dim;
-    int narrow = d->kv_heads * d->head_dim, fused = wide + 2 * narrow;
-    attention_work_lay_out(&w, &count, d, rows, p->max_length, threads, true);
-    a = (struct arena){.base = mem_array(count.used, 1, &err)};
-    assert_non_null(a.base);
-    memset(a.base, 0xff, (size_t)count.used); /* NaNs: scratch must not matter */
-    attention_work_lay_out(&w, &a, d, rows, p->max_length, threads, true);
-    assert_int_equal(a.used, count.used);
-
-    struct array in = array_create(d->dtype, rows, fused, fused + GAP);
-    struct array grad = array_create(d->dtype, rows, fused, fused + GAP);
-    struct array out = array_create(d->dtype, rows, wide, wide);
-    struct array dout = array_create(d->dtype, rows, wide, wide);
-    array_put(&in, 0, wide, p->q.single);
-    array_put(&in, wide, narrow, p->k.single);
-    array_put(&in, wide + narrow, narrow, p->v.single);
-    array_put(&dout, 0, wide, p->dout.single);
-    struct attention_input x = {in.p,
-                                array_row(&in, 0, wide),
-                                array_row(&in, 0, wide + narrow),
-                                in.stride,
-                                in.stride,
-                                in.stride};
-    struct attention_gradient dx = {grad.p,
-                                    array_row(&grad, 0, wide),
-                                    array_row(&grad, 0, wide + narrow),
-                                    grad.stride,
-                                    grad.stride,
-                                    grad.stride};
-    struct result r = {values_zero(p->q.n), values_zero(rows * d->heads),
-                       values_zero(p->q.n), values_zero(p->k.n), values_zero(p->k.n)};
-    attention_forward(g, d, &w, &p->rows, &x, out.p, r.lse.single);
-    attention_backward(g, d, &w, &p->rows, &x, out.p, r.lse.single, dout.p, &dx);
-    array_get(&out, 0, wide, r.out.single);
-    array_get(&grad, 0, wide, r.dq.single);
-    array_get(&grad, wide, narrow, r.dk.single);
-    array_get(&grad, wide + narrow, narrow, r.dv.single);
-    array_fini(&in);
-    array_fini(&grad);
-    array_fini(&out);
-    array_fini(&dout);
-    mem_free(a.base);
-    return r;
-}
-
-static void result_fini(struct result *r)
-{
-    struct values *all[] = {&r->out, &r->lse, &r->dq, &r->dk, &r->dv};
-    for (size_t i = 0; i < sizeof all / sizeof *all; i++)
-        values_destroy(all[i]);
-}
 
 /* Of 32-lane panels, 64-key tiles, tiles of 32 to 256 query rows: less than one, whole
  * ones, one more; odd lengths; windows narrower and wider than tiles. */
@@ -221,33 +50,25 @@ static void equals_double_and_finite_differences(void **state)
 {
     struct contexts *c = *state;
     for (int i = 0; i < 2 * CASES; i++) {
-        struct problem p;
-        problem_init(&p, cases[i / 2].d, cases[i / 2].lengths);
+        struct attention_problem p;
+        attention_problem_init(&p, cases[i / 2].d, SEGMENTS, cases[i / 2].lengths,
+                               NULL);
         const int *lengths = cases[i / 2].lengths;
         print_message("heads %d/%d of %d, window %d, segments %d %d %d, level %d\n",
                       p.d.heads, p.d.kv_heads, p.d.head_dim, p.d.window, lengths[0],
                       lengths[1], lengths[2], i % 2);
-        struct result r = run(&p, c->level[i % 2], 1);
-        objective(&p);
+        struct attention_result r = attention_run(&p, c->level[i % 2], 1);
+        attention_objective(&p);
         expect_close("out", r.out.n, r.out.single, p.out, 2e-6);
-        expect_gradient("dq", objective, &p, r.dq.n, p.q.exact, r.dq.single, 1e-5);
-        expect_gradient("dk", objective, &p, r.dk.n, p.k.exact, r.dk.single, 1e-5);
-        expect_gradient("dv", objective, &p, r.dv.n, p.v.exact, r.dv.single, 1e-5);
-        result_fini(&r);
-        problem_fini(&p);
+        expect_gradient("dq", attention_objective, &p, r.dq.n, p.q.exact, r.dq.single,
+                        1e-5);
+        expect_gradient("dk", attention_objective, &p, r.dk.n, p.k.exact, r.dk.single,
+                        1e-5);
+        expect_gradient("dv", attention_objective, &p, r.dv.n, p.v.exact, r.dv.single,
+                        1e-5);
+        attention_result_fini(&r);
+        attention_problem_fini(&p);
     }
-}
-
-/* Error of the root mean square, relative to that of b. */
-static double rms_error(const struct values *a, const struct values *b)
-{
-    double error = 0, whole = 0;
-    for (int i = 0; i < a->n; i++) {
-        double e = (double)a->single[i] - (double)b->single[i];
-        error += e * e;
-        whole += (double)b->single[i] * (double)b->single[i];
-    }
-    return sqrt(error / (whole > 0 ? whole : 1));
 }
 
 /* Results and p, ds are rounded to 8 bits: 2^-9 at most, 0.29 x 2^-8 = 1.1e-3 in the
@@ -258,54 +79,39 @@ static void bf16_is_near_fp32(void **state)
     static const double allowed[] = {2.5e-3, 1e-5, 6e-3, 6e-3, 4e-3};
     struct contexts *c = *state;
     for (int i = 0; i < 2 * LARGER; i++) {
-        struct problem p;
-        problem_init(&p, larger[i / 2].d, larger[i / 2].lengths);
-        struct result half = run(&p, c->level[i % 2], 2);
+        struct attention_problem p;
+        attention_problem_init(&p, larger[i / 2].d, SEGMENTS, larger[i / 2].lengths,
+                               NULL);
+        struct attention_result half = attention_run(&p, c->level[i % 2], 2);
         p.d.dtype = DTYPE_F32;
-        struct result full = run(&p, c->level[i % 2], 2);
+        struct attention_result full = attention_run(&p, c->level[i % 2], 2);
         const struct values *a = &half.out, *b = &full.out;
         for (int k = 0; k < 5; k++, a++, b++) {
-            double error = rms_error(a, b);
+            double error = attention_rms_error(a, b);
             print_message("heads %d/%d of %d, window %d, level %d, %s: %.2e of %.0e\n",
                           p.d.heads, p.d.kv_heads, p.d.head_dim, p.d.window, i % 2,
                           names[k], error, allowed[k]);
             assert_true(error <= allowed[k]);
         }
-        result_fini(&half);
-        result_fini(&full);
-        problem_fini(&p);
+        attention_result_fini(&half);
+        attention_result_fini(&full);
+        attention_problem_fini(&p);
     }
-}
-
-static void expect_same_bits_on_any_threads(const struct problem *p,
-                                            const struct gemm *g)
-{
-    omp_set_num_threads(1);
-    struct result first = run(p, g, 1);
-    for (int threads = 2; threads <= 5; threads++) {
-        omp_set_num_threads(threads);
-        /* Scratch for four: a fifth thread has to stay away. */
-        struct result r = run(p, g, 4);
-        const struct values *a = &first.out, *b = &r.out;
-        for (int k = 0; k < 5; k++, a++, b++)
-            assert_memory_equal(a->single, b->single, (size_t)a->n * sizeof(float));
-        result_fini(&r);
-    }
-    result_fini(&first);
 }
 
 static void has_the_same_bits_on_any_threads(void **state)
 {
     struct contexts *c = *state;
     for (int i = 0; i < 2 * (CASES + LARGER); i++) {
-        struct problem p;
+        struct attention_problem p;
         int n = i / 2;
         if (n < CASES)
-            problem_init(&p, cases[n].d, cases[n].lengths);
+            attention_problem_init(&p, cases[n].d, SEGMENTS, cases[n].lengths, NULL);
         else
-            problem_init(&p, larger[n - CASES].d, larger[n - CASES].lengths);
-        expect_same_bits_on_any_threads(&p, c->level[i % 2]);
-        problem_fini(&p);
+            attention_problem_init(&p, larger[n - CASES].d, SEGMENTS,
+                                   larger[n - CASES].lengths, NULL);
+        expect_attention_bits_of_any_threads(&p, c->level[i % 2]);
+        attention_problem_fini(&p);
     }
 }
 
@@ -314,9 +120,10 @@ static void sees_only_what_it_may(void **state)
 {
     struct contexts *c = *state;
     static const int lengths[SEGMENTS] = {10, 10};
-    struct problem p;
-    problem_init(&p, (struct attention_dims){2, 1, 4, 3, DTYPE_F32}, lengths);
-    struct result before = run(&p, c->level[0], 1);
+    struct attention_problem p;
+    attention_problem_init(&p, (struct attention_dims){2, 1, 4, 3, DTYPE_F32}, SEGMENTS,
+                           lengths, NULL);
+    struct attention_result before = attention_run(&p, c->level[0], 1);
     int row = 5, stride = 2 * 4;
     for (int t = 0; t < p.rows.rows; t++)
         if (t < row - 2 || t > row)
@@ -324,46 +131,47 @@ static void sees_only_what_it_may(void **state)
                 p.k.single[t * 4 + e] += 100;
                 p.v.single[t * 4 + e] -= 1000;
             }
-    struct result after = run(&p, c->level[0], 1);
+    struct attention_result after = attention_run(&p, c->level[0], 1);
     assert_memory_equal(before.out.single + row * stride,
                         after.out.single + row * stride,
                         (size_t)stride * sizeof(float));
     p.v.single[(row - 2) * 4] += 1;
-    struct result moved = run(&p, c->level[0], 1);
+    struct attention_result moved = attention_run(&p, c->level[0], 1);
     assert_memory_not_equal(before.out.single + row * stride,
                             moved.out.single + row * stride,
                             (size_t)stride * sizeof(float));
-    result_fini(&before);
-    result_fini(&after);
-    result_fini(&moved);
-    problem_fini(&p);
+    attention_result_fini(&before);
+    attention_result_fini(&after);
+    attention_result_fini(&moved);
+    attention_problem_fini(&p);
 }
 
 static void survives_large_scores_and_passes_nan_on(void **state)
 {
     struct contexts *c = *state;
     static const int lengths[SEGMENTS] = {4, 3};
-    struct problem p;
-    problem_init(&p, (struct attention_dims){1, 1, 2, 0, DTYPE_F32}, lengths);
+    struct attention_problem p;
+    attention_problem_init(&p, (struct attention_dims){1, 1, 2, 0, DTYPE_F32}, SEGMENTS,
+                           lengths, NULL);
     for (int i = 0; i < p.q.n; i++) {
         p.q.single[i] *= 300;
         p.k.single[i] *= 300;
     }
-    struct result r = run(&p, c->level[0], 1);
+    struct attention_result r = attention_run(&p, c->level[0], 1);
     for (int i = 0; i < p.q.n; i++)
         assert_true(isfinite(r.out.single[i]) && isfinite(r.dq.single[i]));
-    result_fini(&r);
+    attention_result_fini(&r);
     p.k.single[2] = NAN; /* row 1 of segment 0 */
-    r = run(&p, c->level[0], 1);
+    r = attention_run(&p, c->level[0], 1);
     assert_true(isfinite(r.out.single[0]));
     assert_true(isnan(r.out.single[2]) && isnan(r.out.single[6]));
     assert_true(isfinite(r.out.single[8]) && isfinite(r.dk.single[8]));
-    result_fini(&r);
-    problem_fini(&p);
+    attention_result_fini(&r);
+    attention_problem_fini(&p);
 }
 
 /* Exact results of one query row and head: its sum of exponentials, out and dq. */
-static double exact_row(const struct problem *p, int t, int head, double *out,
+static double exact_row(const struct attention_problem *p, int t, int head, double *out,
                         double *dq)
 {
     const struct attention_dims *d = &p->d;
@@ -401,9 +209,10 @@ static void long_rows_equal_double(void **state)
     enum { T = 8192, DIM = 8, HEADS = 2, EVERY = 511 };
     struct contexts *c = *state;
     static const int lengths[SEGMENTS] = {T};
-    struct problem p;
-    problem_init(&p, (struct attention_dims){HEADS, 1, DIM, 0, DTYPE_F32}, lengths);
-    struct result r = run(&p, c->level[0], 2);
+    struct attention_problem p;
+    attention_problem_init(&p, (struct attention_dims){HEADS, 1, DIM, 0, DTYPE_F32},
+                           SEGMENTS, lengths, NULL);
+    struct attention_result r = attention_run(&p, c->level[0], 2);
     double worst_out = 0, worst_dq = 0, worst_lse = 0;
     for (int t = 0; t < T; t += EVERY)
         for (int h = 0; h < HEADS; h++) {
@@ -418,8 +227,8 @@ static void long_rows_equal_double(void **state)
     print_message("%d rows: worst out %.1e, dq %.1e, lse %.1e\n", T, worst_out,
                   worst_dq, worst_lse);
     assert_true(worst_out <= 1e-5 && worst_dq <= 3e-5 && worst_lse <= 2e-6);
-    result_fini(&r);
-    problem_fini(&p);
+    attention_result_fini(&r);
+    attention_problem_fini(&p);
 }
 
 /* Scratch of 32/8 heads of 128 on two threads, in units of k and v. */

@@ -161,8 +161,10 @@ static void equals_double_and_finite_differences(void **state)
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
         struct problem p;
         problem_init(&p, rows[i].d,
-                     (struct rows){rows[i].begin[rows[i].segments], rows[i].segments,
-                                   rows[i].begin, positions});
+                     (struct rows){.rows = rows[i].begin[rows[i].segments],
+                                   .segments = rows[i].segments,
+                                   .segment_begin = rows[i].begin,
+                                   .position = positions});
         print_message("hidden %d, ff %d, %d rows\n", p.d.hidden, p.d.ff, p.rows.rows);
         struct values y = values_zero(p.x.n), dx = values_zero(p.x.n);
         run(&p, *state, &y, &dx);

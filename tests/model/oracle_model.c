@@ -102,7 +102,10 @@ void model_init(struct oracle_model *m, const char *folder, int window, bool tie
         m->begin[s] = s * m->length;
     for (int t = 0; t < n; t++)
         m->position[t] = t % m->length;
-    m->layout = (struct rows){n, m->segments, m->begin, m->position};
+    m->layout = (struct rows){.rows = n,
+                              .segments = m->segments,
+                              .segment_begin = m->begin,
+                              .position = m->position};
     struct stage_spec spec = {.shape = &m->shape,
                               .layers = m->shape.layers,
                               .embed = true,
@@ -142,7 +145,10 @@ double model_forward(struct oracle_model *m, const char *key)
     }
     free(labels);
     memset(m->grads, 0, (size_t)m->slab.grads * sizeof *m->grads);
-    struct stage_loss loss = {m->target, 1.0f / (float)counted, m->nll, m->row_nll};
+    struct stage_loss loss = {.target = m->target,
+                              .grad_scale = 1.0f / (float)counted,
+                              .nll = m->nll,
+                              .row_nll = m->row_nll};
     stage_forward(m->stage, 0, &m->layout, m->ids, NULL, NULL, &loss);
     double sum = 0;
     for (int s = 0; s < m->segments; s++)

@@ -12,6 +12,13 @@
 
 #include <cmocka.h>
 
+static double *doubles(int n)
+{
+    double *p = calloc((size_t)n, sizeof *p);
+    assert_non_null(p);
+    return p;
+}
+
 void plain_linear(int rows, int in, int out, const double *x, const double *w,
                   double *y)
 {
@@ -60,19 +67,48 @@ static double seen_dot(const double *x, const double *y, int n)
     return sum;
 }
 
-static void plain_attention_row(const struct attention_dims *d, int first, int row,
-                                int head, const double *q, const double *k,
+/* Rows that a row of a segment sees, by their place: the first is `first`. */
+struct seen {
+    int begin, before, prefix; /* first rows of the segment and of the one before */
+    int first, last;
+};
+
+static struct seen seen_by(const struct attention_dims *d, const struct rows *rows,
+                           int segment, int row)
+{
+    struct seen s = {.begin = rows->segment_begin[segment]};
+    if (rows->prefix && rows->prefix[segment]) {
+        s.prefix = rows->prefix[segment];
+        s.before = rows->segment_begin[segment - 1];
+    }
+    s.last = s.prefix + row - s.begin;
+    if (d->window && s.last - d->window + 1 > 0)
+        s.first = s.last - d->window + 1;
+    return s;
+}
+
+static int seen_row(const struct seen *s, int place)
+{
+    return place < s->prefix ? s->before + place : s->begin + place - s->prefix;
+}
+
+/* Where the kv head of query head `head` begins in row u of k or v. */
+static int kv_at(const struct attention_dims *d, int u, int head)
+{
+    return (u * d->kv_heads + head / (d->heads / d->kv_heads)) * d->head_dim;
+}
+
+static void plain_attention_row(const struct attention_dims *d, const struct seen *s,
+                                int row, int head, const double *q, const double *k,
                                 const double *v, double *out)
 {
-    int dim = d->head_dim, kv_head = head / (d->heads / d->kv_heads);
+    int dim = d->head_dim;
     const double *query = q + (row * d->heads + head) * dim;
     double *result = out + (row * d->heads + head) * dim;
     double sum = 0;
     memset(result, 0, (size_t)dim * sizeof *result);
-    if (d->window && row - d->window + 1 > first)
-        first = row - d->window + 1;
-    for (int u = first; u <= row; u++) {
-        int at = (u * d->kv_heads + kv_head) * dim;
+    for (int place = s->first; place <= s->last; place++) {
+        int at = kv_at(d, seen_row(s, place), head);
         double p = exp(seen_dot(query, k + at, dim) / sqrt(dim));
         sum += p;
         for (int e = 0; e < dim; e++)
@@ -86,9 +122,50 @@ void plain_attention(const struct attention_dims *d, const struct rows *rows,
                      const double *q, const double *k, const double *v, double *out)
 {
     for (int s = 0; s < rows->segments; s++)
-        for (int t = rows->segment_begin[s]; t < rows->segment_begin[s + 1]; t++)
+        for (int t = rows->segment_begin[s]; t < rows->segment_begin[s + 1]; t++) {
+            struct seen seen = seen_by(d, rows, s, t);
             for (int h = 0; h < d->heads; h++)
-                plain_attention_row(d, rows->segment_begin[s], t, h, q, k, v, out);
+                plain_attention_row(d, &seen, t, h, q, k, v, out);
+        }
+}
+
+static void plain_gradient_row(const struct attention_dims *d, const struct seen *s,
+                               int row, int head, const double *q, const double *k,
+                               const double *v, const double *dout,
+                               const struct plain_gradient *to)
+{
+    int dim = d->head_dim, mine = (row * d->heads + head) * dim;
+    double sum = 0, delta = 0, *p = doubles(s->last + 1), *dp = doubles(s->last + 1);
+    for (int place = s->first; place <= s->last; place++) {
+        int at = kv_at(d, seen_row(s, place), head);
+        p[place] = exp(seen_dot(q + mine, k + at, dim) / sqrt(dim));
+        dp[place] = seen_dot(dout + mine, v + at, dim);
+        sum += p[place];
+        delta += p[place] * dp[place];
+    }
+    for (int place = s->first; place <= s->last; place++) {
+        int at = kv_at(d, seen_row(s, place), head);
+        double x = p[place] / sum, ds = x * (dp[place] - delta / sum) / sqrt(dim);
+        for (int e = 0; e < dim; e++) {
+            to->dq[mine + e] += ds * k[at + e];
+            to->dk[at + e] += ds * q[mine + e];
+            to->dv[at + e] += x * dout[mine + e];
+        }
+    }
+    free(p);
+    free(dp);
+}
+
+void plain_attention_gradient(const struct attention_dims *d, const struct rows *rows,
+                              const double *q, const double *k, const double *v,
+                              const double *dout, const struct plain_gradient *to)
+{
+    for (int s = 0; s < rows->segments; s++)
+        for (int t = rows->segment_begin[s]; t < rows->segment_begin[s + 1]; t++) {
+            struct seen seen = seen_by(d, rows, s, t);
+            for (int h = 0; h < d->heads; h++)
+                plain_gradient_row(d, &seen, t, h, q, k, v, dout, to);
+        }
 }
 
 void plain_swiglu(int n, const double *gate, const double *up, double *act)
@@ -107,13 +184,6 @@ double plain_nll(int vocab, const double *logits, int target)
     for (int j = 0; j < vocab; j++)
         sum += exp(logits[j] - max);
     return log(sum) + max - logits[target];
-}
-
-static double *doubles(int n)
-{
-    double *p = calloc((size_t)n, sizeof *p);
-    assert_non_null(p);
-    return p;
 }
 
 static void plain_attention_half(const struct block_dims *d,

@@ -16,6 +16,14 @@ void plain_rope(int rows, int heads, int head_dim, const int *position, double t
                 double *x);
 void plain_attention(const struct attention_dims *d, const struct rows *rows,
                      const double *q, const double *k, const double *v, double *out);
+
+/* Adds the gradients of sum dout out, by q, k and v, to arrays like them. */
+struct plain_gradient {
+    double *dq, *dk, *dv;
+};
+void plain_attention_gradient(const struct attention_dims *d, const struct rows *rows,
+                              const double *q, const double *k, const double *v,
+                              const double *dout, const struct plain_gradient *to);
 void plain_swiglu(int n, const double *gate, const double *up, double *act);
 
 /* Row t's cross-entropy; 0 for a negative target. */

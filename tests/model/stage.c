@@ -62,7 +62,10 @@ struct batch {
 static void batch_init(struct batch *b, int index, int vocab)
 {
     int n = segments[index];
-    b->rows = (struct rows){begins[index][n], n, begins[index], b->position};
+    b->rows = (struct rows){.rows = begins[index][n],
+                            .segments = n,
+                            .segment_begin = begins[index],
+                            .position = b->position};
     for (int s = 0; s < n; s++)
         for (int t = begins[index][s]; t < begins[index][s + 1]; t++) {
             uint64_t at = (uint64_t)(index * MAX_ROWS + t);
@@ -195,7 +198,10 @@ static struct outcome run(const struct setting *as, const int *layers, int stage
                   NULL);
     for (int b = 0; b < BATCHES; b++) {
         batch_init(&batch[b], b, s->vocab);
-        struct stage_loss loss = {batch[b].target, 0.01f, o.nll[b], o.row_nll[b]};
+        struct stage_loss loss = {.target = batch[b].target,
+                                  .grad_scale = 0.01f,
+                                  .nll = o.nll[b],
+                                  .row_nll = o.row_nll[b]};
         for (int k = 0; k < stages; k++)
             stage_forward(parts[k].stage, slots[b], &batch[b].rows,
                           k == 0 ? batch[b].ids : NULL,
@@ -283,7 +289,8 @@ static void forward_only_gives_the_same_loss(void **state)
         for (int b = 0; b < BATCHES; b++) {
             double nll[MAX_SEGMENTS] = {0};
             batch_init(&batch, b, as.shape->vocab);
-            struct stage_loss loss = {batch.target, 1, nll, NULL};
+            struct stage_loss loss = {
+                .target = batch.target, .grad_scale = 1, .nll = nll};
             stage_forward(p.stage, 0, &batch.rows, batch.ids, NULL, NULL, &loss);
             assert_memory_equal(nll, first.nll[b], sizeof nll);
         }
@@ -307,7 +314,7 @@ static void forward_only_stages_hand_on(void **state)
         part_init(&a, &as, 0, 1, true, false, false, 1, NULL);
         part_init(&b, &as, 1, 3, false, true, false, 1, NULL);
         batch_init(&batch, 0, as.shape->vocab);
-        struct stage_loss loss = {batch.target, 1, nll, NULL};
+        struct stage_loss loss = {.target = batch.target, .grad_scale = 1, .nll = nll};
         stage_forward(a.stage, 0, &batch.rows, batch.ids, NULL, a.out[0], NULL);
         void *sent = malloc(bytes);
         assert_non_null(sent);
@@ -336,7 +343,8 @@ static void a_lender_packs_for_both(void **state)
     assert_true(stage_bytes(&b.spec, *state) < stage_bytes(&a.spec, *state));
     batch_init(&batch, 0, as.shape->vocab);
     for (int changed = 0; changed < 2; changed++) {
-        struct stage_loss loss = {batch.target, 1, nll[changed], NULL};
+        struct stage_loss loss = {
+            .target = batch.target, .grad_scale = 1, .nll = nll[changed]};
         stage_forward(b.stage, 0, &batch.rows, batch.ids, NULL, NULL, &loss);
         for (int64_t i = 0; i < a.slab.weights; i += 3)
             a.rounded[i] ^= 0x8000; /* the sign */
@@ -348,7 +356,7 @@ static void a_lender_packs_for_both(void **state)
     for (int64_t i = 0; i < a.slab.weights; i += 3)
         a.rounded[i] ^= 0x8000;
     stage_weights_changed(a.stage);
-    struct stage_loss loss = {batch.target, 1, nll[0], NULL};
+    struct stage_loss loss = {.target = batch.target, .grad_scale = 1, .nll = nll[0]};
     stage_forward(a.stage, 0, &batch.rows, batch.ids, NULL, NULL, &loss);
     assert_memory_equal(nll[0], nll[1], sizeof nll[0]);
     part_fini(&b);
@@ -364,7 +372,8 @@ static void logits_are_those_of_the_loss(void **state)
     float row_nll[MAX_ROWS], logits[3 * 61];
     part_init(&p, &as, 0, LAYERS, true, true, true, 2, NULL);
     batch_init(&batch, 0, shapes[0].vocab);
-    struct stage_loss loss = {batch.target, 1, nll, row_nll};
+    struct stage_loss loss = {
+        .target = batch.target, .grad_scale = 1, .nll = nll, .row_nll = row_nll};
     stage_forward(p.stage, 1, &batch.rows, batch.ids, NULL, NULL, &loss);
     stage_logits(p.stage, 1, 40, 3, logits);
     for (int i = 0; i < 3; i++) {
@@ -399,7 +408,7 @@ static void a_nan_weight_gives_a_nan_loss_and_gradient(void **state)
         p.rounded[e->weight_at + 3] = 0x7fc0;
         stage_weights_changed(p.stage);
         batch_init(&batch, 0, as.shape->vocab);
-        struct stage_loss loss = {batch.target, 1, nll, NULL};
+        struct stage_loss loss = {.target = batch.target, .grad_scale = 1, .nll = nll};
         stage_forward(p.stage, 0, &batch.rows, batch.ids, NULL, NULL, &loss);
         stage_backward(p.stage, 0, NULL, NULL);
         e = slab_find(&p.slab, ROLE_Q_PROJ, 0, false);

@@ -179,10 +179,14 @@ static void run_rows(struct part *p, int index)
         target[t] =
             t % 5 == 3 ? -100 : (int32_t)(rng_u64(1, 2, (uint64_t)t) % (uint64_t)vocab);
     }
-    struct rows batch = {n, 2, begin, position};
+    struct rows batch = {
+        .rows = n, .segments = 2, .segment_begin = begin, .position = position};
     if (n < 3)
         batch.segments = 1, begin[1] = n;
-    struct stage_loss loss = {target, 0.01f, nll, p->made[index].nll};
+    struct stage_loss loss = {.target = target,
+                              .grad_scale = 0.01f,
+                              .nll = nll,
+                              .row_nll = p->made[index].nll};
     int64_t residual = (int64_t)MAX_ROWS * p->spec.shape->hidden;
     p->made[index].out = zeroed(residual, sizeof(uint16_t));
     p->made[index].din = zeroed(residual, sizeof(uint16_t));
