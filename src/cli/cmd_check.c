@@ -7,6 +7,7 @@
 #include "src/cli/options.h"
 #include "src/config/run.h"
 #include "src/config/schema.h"
+#include "src/train/dpo.h"
 #include "src/train/precision.h"
 
 static const struct option check_options[] = {
@@ -56,13 +57,16 @@ static int print_text(char *text)
 static void print_step(const struct run *r, int64_t steps)
 {
     int64_t tokens = (int64_t)r->train.global_batch * r->data.seq_len;
-    if (r->train.objective == RUN_SFT)
+    if (r->train.objective != RUN_PRETRAIN)
         printf("%d %s of at most %d tokens, ", r->train.global_batch,
-               r->data.packing ? "packs" : "records", r->data.seq_len);
+               r->data.packing                 ? "packs"
+               : r->train.objective == RUN_SFT ? "records"
+                                               : "pairs",
+               r->data.seq_len);
     else
         printf("%d x %d = %" PRId64 " tokens, ", r->train.global_batch, r->data.seq_len,
                tokens);
-    if (steps && r->train.objective != RUN_SFT)
+    if (steps && r->train.objective == RUN_PRETRAIN)
         printf("%.4g tokens in all, ", (double)steps * (double)tokens);
 }
 
@@ -99,7 +103,8 @@ static int check(const struct options *o, struct err *err)
     struct run r;
     if (run_read(&r, path, sets, n, err) < 0)
         return -1;
-    int rc = precision_check_program(&r, err);
+    struct preference_settings preference;
+    int rc = precision_check_program(&r, err) || dpo_settings(&r, &preference, err);
     if (rc)
         err_prefix(err, "%s", path);
     else if (options_flag(o, "--print"))
@@ -109,7 +114,7 @@ static int check(const struct options *o, struct err *err)
     else
         print_summary(path, &r);
     run_fini(&r);
-    return rc;
+    return rc ? -1 : 0;
 }
 
 static int read_options(struct options *o, int argc, char **argv, struct err *err)

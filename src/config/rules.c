@@ -140,10 +140,11 @@ static int check_length(const struct run *r, const struct tree_node *root,
                           "%s: expected one of train.steps, train.tokens and "
                           "train.epochs, found %d; null unsets one",
                           last, given);
-    if (in_tokens && r->train.objective == RUN_SFT)
+    if (in_tokens && r->train.objective != RUN_PRETRAIN)
         return tree_error(err, path_place(root, last),
                           "train.tokens: expected train.steps or train.epochs with "
-                          "train.objective: sft, whose samples have any length");
+                          "train.objective: %s, whose samples have any length",
+                          r->train.objective == RUN_SFT ? "sft" : "dpo");
     double tokens = (double)run_steps(r, 0) * r->train.global_batch * r->data.seq_len;
     if (tokens > 4e18)
         return tree_error(err, path_place(root, "train.steps"),
@@ -279,12 +280,55 @@ static int check_objective(const struct run *r, const struct tree_node *root,
     return 0;
 }
 
+/* sDPO: one set that is cut into chunks, each with steps, beside the start model. */
+static int check_chunks(const struct run *r, const struct tree_node *root,
+                        struct err *err)
+{
+    if (r->train.objective != RUN_DPO || r->dpo.chunks == 1)
+        return 0;
+    if (strcmp(r->dpo.reference, "init") != 0)
+        return tree_error(err, path_place(root, "dpo.reference"),
+                          "dpo.reference: expected init with dpo.chunks %d, each of "
+                          "which starts from the one before, found %s",
+                          r->dpo.chunks, r->dpo.reference);
+    if (r->dpo.cache)
+        return tree_error(err, path_place(root, "dpo.cache"),
+                          "dpo.cache: expected null with dpo.chunks %d, whose "
+                          "references lie in the run's folder",
+                          r->dpo.chunks);
+    if (r->data.train_sets > 1)
+        return tree_error(err, path_place(root, "data.train"),
+                          "data.train: expected one set with dpo.chunks %d, found %d",
+                          r->dpo.chunks, r->data.train_sets);
+    if (r->train.steps && r->train.steps < r->dpo.chunks)
+        return tree_error(err, path_place(root, "train.steps"),
+                          "train.steps: expected at least one for each of the %d of "
+                          "dpo.chunks, found %lld",
+                          r->dpo.chunks, (long long)r->train.steps);
+    return 0;
+}
+
+static int check_dpo(const struct run *r, const struct tree_node *root, struct err *err)
+{
+    if (r->train.objective != RUN_DPO)
+        return 0;
+    if (r->dpo.cache && !strcmp(r->dpo.reference, "none"))
+        return tree_error(err, path_place(root, "dpo.cache"),
+                          "dpo.cache: expected null with dpo.reference: none");
+    if (r->dpo.cache && r->data.train_sets > 1)
+        return tree_error(err, path_place(root, "dpo.cache"),
+                          "dpo.cache: expected null with %d sets in data.train; it is "
+                          "a file of one set",
+                          r->data.train_sets);
+    return check_chunks(r, root, err);
+}
+
 int rules_check(struct run *r, const struct tree_node *root, struct err *err)
 {
     if (check_names(r, root, err) < 0 || check_model(r, root, err) < 0 ||
         check_objective(r, root, err) < 0 || check_length(r, root, err) < 0 ||
         check_batch(r, root, err) < 0 || check_rate(r, root, err) < 0 ||
-        check_parallel(r, root, err) < 0)
+        check_parallel(r, root, err) < 0 || check_dpo(r, root, err) < 0)
         return -1;
     return check_events(r, root, err);
 }

@@ -14,7 +14,7 @@
 enum run_schedule { RUN_CONSTANT, RUN_LINEAR, RUN_COSINE, RUN_WSD };
 enum run_decay_shape { RUN_DECAY_COSINE, RUN_DECAY_LINEAR, RUN_DECAY_SQRT };
 enum run_pipe { RUN_GPIPE, RUN_1F1B };
-enum run_objective { RUN_PRETRAIN, RUN_SFT };
+enum run_objective { RUN_PRETRAIN, RUN_SFT, RUN_DPO };
 enum run_precision { RUN_FP32, RUN_BF16 };
 enum run_products { /* but for auto, as enum gemm_level + 1 */
                     RUN_PRODUCTS_AUTO,
@@ -68,6 +68,17 @@ struct run {
         int global_batch, micro_batch;
         int max_skipped; /* updates in a row */
     } train;
+    struct {      /* train.objective: dpo */
+        int loss; /* place in the names of dpo.loss */
+        double beta;
+        double label_smoothing;
+        double rpo_alpha;
+        double discopop_tau;
+        char *reference; /* "init", "none" or a checkpoint's path */
+        char *cache;     /* file of reference log-probabilities, or NULL */
+        int chunks;      /* above 1: sDPO */
+        bool prefix_sharing;
+    } dpo;
     struct {
         double lr, min_lr;
         enum run_schedule schedule;

@@ -13,7 +13,11 @@
 #define LAYERS_MAX 65536.0
 
 static const char *const objectives[] = {
-    [RUN_PRETRAIN] = "pretrain", [RUN_SFT] = "sft", NULL};
+    [RUN_PRETRAIN] = "pretrain", [RUN_SFT] = "sft", [RUN_DPO] = "dpo", NULL};
+static const char *const losses[] = {
+    "sigmoid",      "ipo",      "hinge",     "robust",   "sft",
+    "apo_zero",     "apo_down", "sppo_hard", "exo_pair", "nca_pair",
+    "sigmoid_norm", "discopop", NULL};
 static const char *const precisions[] = {
     [RUN_FP32] = "fp32", [RUN_BF16] = "bf16", NULL};
 static const char *const products[] = {[RUN_PRODUCTS_AUTO] = "auto",
@@ -188,21 +192,23 @@ const struct key schema_keys[] = {
      .type = KEY_TRAIN_SETS,
      .example = "[{path: \"train.h5\", weight: 1}]",
      .help = "Token sets (dusk tokens) to train on, record sets with train.objective: "
-             "sft; weight is the share of samples drawn from each, relative to the "
-             "others (default 1)."},
+             "sft, sets of pairs with dpo; weight is the share of samples drawn from "
+             "each, relative to the others (default 1)."},
     {.path = "data.valid",
      .type = KEY_VALID_SETS,
      .missing = "[]",
      .example = "[{name: \"held-out\", path: \"train.valid.h5\"}]",
      .help = "Held-out token or record sets; metrics.jsonl gets eval_NAME_loss and "
-             "eval_NAME_perplexity. NAME: letters, digits, _ and -."},
+             "eval_NAME_perplexity, of sets of pairs (dpo) eval_NAME_loss, "
+             "eval_NAME_rewards/... and so on. NAME: letters, digits, _ and -."},
     {.path = "data.seq_len",
      .type = KEY_INT,
      .offset = AT(data.seq_len),
      .min = 1,
      .max = COUNT_MAX * 16,
      .example = "4096",
-     .help = "Tokens of one sequence; with sft, of a pack, and at most of a record."},
+     .help = "Tokens of one sequence; with sft, of a pack, and at most of a record; "
+             "with dpo, at most of a prompt and one of its answers."},
     {.path = "data.shuffle",
      .type = KEY_BOOL,
      .offset = AT(data.shuffle),
@@ -222,7 +228,8 @@ const struct key schema_keys[] = {
      .choices = objectives,
      .help = "What is minimised: pretrain is the cross-entropy of every next token, "
              "sft that of the tokens of records that count (replies), a mean over all "
-             "those of a step."},
+             "those of a step; dpo prefers the chosen to the rejected answers of "
+             "pairs, by dpo.loss."},
     {.path = "train.steps",
      .type = KEY_I64,
      .offset = AT(train.steps),
@@ -239,8 +246,9 @@ const struct key schema_keys[] = {
      .min = 1,
      .max = TOKENS_MAX,
      .example = "null",
-     .help = "Length of the run in tokens, rounded up to whole steps; with sft, whose "
-             "samples have any length, give train.steps or train.epochs."},
+     .help =
+         "Length of the run in tokens, rounded up to whole steps; with sft and dpo, "
+         "whose samples have any length, give train.steps or train.epochs."},
     {.path = "train.epochs",
      .type = KEY_DOUBLE,
      .offset = AT(train.epochs),
@@ -257,8 +265,8 @@ const struct key schema_keys[] = {
      .min = 1,
      .max = COUNT_MAX * 16,
      .example = "512",
-     .help = "Samples (sequences, records, packs) of one optimizer step, over all "
-             "ranks; a multiple of parallel.data x train.micro_batch."},
+     .help = "Samples (sequences, records, packs, pairs) of one optimizer step, over "
+             "all ranks; a multiple of parallel.data x train.micro_batch."},
     {.path = "train.micro_batch",
      .type = KEY_INT,
      .offset = AT(train.micro_batch),
@@ -302,6 +310,85 @@ const struct key schema_keys[] = {
          "A step whose loss or gradient is NaN or Inf updates nothing; so many in a "
          "row end the run (exit 5), with the place where the first one arises and "
          "the weights in step-N-nonfinite."},
+    {.path = "dpo.loss",
+     .type = KEY_CHOICE,
+     .offset = AT(dpo.loss),
+     .missing = "sigmoid",
+     .choices = losses,
+     .when = WHEN_DPO,
+     .help = "The loss of a pair, by TRL's names; sigmoid is DPO, with label_smoothing "
+             "cDPO, with rpo_alpha RPO."},
+    {.path = "dpo.beta",
+     .type = KEY_DOUBLE,
+     .offset = AT(dpo.beta),
+     .missing = "0.1",
+     .min = 0,
+     .max = 1e9,
+     .above_min = true,
+     .when = WHEN_DPO,
+     .help = "How firmly the model is held to the reference: the log-ratios' factor."},
+    {.path = "dpo.label_smoothing",
+     .type = KEY_DOUBLE,
+     .offset = AT(dpo.label_smoothing),
+     .missing = "0",
+     .min = 0,
+     .max = 0.5,
+     .when = WHEN_DPO,
+     .help = "Share of pairs that are thought to be the wrong way round, below 0.5: "
+             "sigmoid, robust, exo_pair (above 0)."},
+    {.path = "dpo.rpo_alpha",
+     .type = KEY_DOUBLE,
+     .offset = AT(dpo.rpo_alpha),
+     .missing = "0",
+     .min = 0,
+     .max = 1e9,
+     .when = WHEN_DPO,
+     .help = "Weight of the cross-entropy of the chosen answers' tokens beside sigmoid "
+             "(RPO)."},
+    {.path = "dpo.discopop_tau",
+     .type = KEY_DOUBLE,
+     .offset = AT(dpo.discopop_tau),
+     .missing = "0.05",
+     .min = 0,
+     .max = 1,
+     .above_min = true,
+     .when = WHEN_DPO,
+     .help = "Temperature of discopop's blend."},
+    {.path = "dpo.reference",
+     .type = KEY_TEXT,
+     .offset = AT(dpo.reference),
+     .missing = "init",
+     .when = WHEN_DPO,
+     .help = "The model that log-ratios are to: init (what the run starts from), none "
+             "(log-probabilities 0), or a checkpoint's path. It is run once over the "
+             "pairs, before the first step."},
+    {.path = "dpo.cache",
+     .type = KEY_TEXT,
+     .offset = AT(dpo.cache),
+     .missing = "null",
+     .when = WHEN_DPO,
+     .help = "File of the reference's log-probabilities of data.train (one set): read "
+             "if it is there and was made of the same, else refused; written if it is "
+             "not. null: a file in the run's folder, named by what it was made of."},
+    {.path = "dpo.chunks",
+     .type = KEY_INT,
+     .offset = AT(dpo.chunks),
+     .missing = "1",
+     .min = 1,
+     .max = 1024,
+     .when = WHEN_DPO,
+     .help = "Above 1: sDPO. The pairs, ordered from easy to hard by the margin of the "
+             "model that the run starts from, are learnt chunk by chunk; each chunk's "
+             "reference is what the one before it made, and optimizer, warm-up and "
+             "schedule start anew. train.epochs are of each chunk, train.steps are "
+             "shared among them."},
+    {.path = "dpo.prefix_sharing",
+     .type = KEY_BOOL,
+     .offset = AT(dpo.prefix_sharing),
+     .missing = "true",
+     .when = WHEN_DPO,
+     .help = "Run the prompt of a pair once for both answers, instead of once for "
+             "each; the losses differ by rounding."},
     {.path = "optim.lr",
      .type = KEY_DOUBLE,
      .offset = AT(optim.lr),
@@ -484,6 +571,7 @@ const struct section schema_sections[] = {
     {"model.shape", "The shape of a random model, in the words of config.json."},
     {"data", "Token or record sets and how they are read."},
     {"train", "What a step is and how many there are."},
+    {"dpo", "What is preferred, with train.objective: dpo, and beside which model."},
     {"optim", "AdamW and its learning rate."},
     {"parallel", "How the model is spread over the ranks."},
     {"eval", "Losses on held-out text during the run."},
@@ -527,6 +615,8 @@ bool schema_applies(const struct key *k, const struct run *r)
         return r->model.init;
     case WHEN_WSD:
         return r->optim.schedule == RUN_WSD;
+    case WHEN_DPO:
+        return r->train.objective == RUN_DPO;
     }
     return true;
 }
@@ -538,6 +628,7 @@ const char *schema_condition(const struct key *k)
         [WHEN_RANDOM] = "model.init: random",
         [WHEN_CHECKPOINT] = "a checkpoint in model.init",
         [WHEN_WSD] = "optim.schedule: wsd",
+        [WHEN_DPO] = "train.objective: dpo",
     };
     return conditions[k->when];
 }

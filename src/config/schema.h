@@ -29,7 +29,7 @@ enum key_type {
 };
 
 /* When a key means something. Where it does not, it may be absent or null only. */
-enum key_when { WHEN_ALWAYS, WHEN_RANDOM, WHEN_CHECKPOINT, WHEN_WSD };
+enum key_when { WHEN_ALWAYS, WHEN_RANDOM, WHEN_CHECKPOINT, WHEN_WSD, WHEN_DPO };
 
 struct key {
     const char *path; /* "optim.lr" */

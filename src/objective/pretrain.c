@@ -13,7 +13,9 @@ int batch_init(struct batch *b, int max_rows, int max_segments, struct err *err)
     b->segment_begin =
         mem_array((int64_t)max_segments + 1, sizeof *b->segment_begin, err);
     b->sample = mem_array(max_segments, sizeof *b->sample, err);
-    if (!b->ids || !b->target || !b->position || !b->segment_begin || !b->sample) {
+    b->prefix = mem_array(max_segments, sizeof *b->prefix, err);
+    if (!b->ids || !b->target || !b->position || !b->segment_begin || !b->sample ||
+        !b->prefix) {
         batch_fini(b);
         return -1;
     }
@@ -29,6 +31,7 @@ void batch_fini(struct batch *b)
     mem_free(b->position);
     mem_free(b->segment_begin);
     mem_free(b->sample);
+    mem_free(b->prefix);
     *b = (struct batch){0};
 }
 

@@ -17,6 +17,7 @@ struct batch {
     int32_t *target;               /* [rows] the id to predict, < 0: not counted */
     int *segment_begin, *position; /* behind `rows` */
     int *sample; /* [segments] whose each is, numbered within the micro-batch */
+    int *prefix; /* [segments] what pairs_fill puts behind rows.prefix */
     int max_rows, max_segments;
 };
 

@@ -81,7 +81,8 @@ static int one_step(struct run_step *r, struct step *s)
     r->tally = (struct tally){0};
     comm_barrier(r->b->world);
     double begin = clock_s();
-    engine_pass(r->engine, r->batches, r->counted, r->nll, &wait_s);
+    engine_pass(r->engine, r->batches,
+                &(struct engine_objective){.counted = r->counted}, r->nll, &wait_s);
     double passed = clock_s();
     for (int i = 0; i < r->b->size.micro_batches * r->b->size.micro_batch; i++)
         loss += r->nll[i];

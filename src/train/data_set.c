@@ -22,7 +22,7 @@ static int check(const char *path, const char *made_with, int vocab,
 }
 
 int data_set_open(struct data_set *s, struct comm *c, const char *path,
-                  const struct model_shape *shape, const char *tokenizer,
+                  const struct model_shape *shape, const char *tokenizer, bool pairs,
                   struct err *err)
 {
     *s = (struct data_set){0};
@@ -31,16 +31,25 @@ int data_set_open(struct data_set *s, struct comm *c, const char *path,
         if (!s->tokens)
             return -1;
         const struct token_set_info *info = token_set_info(s->tokens);
+        if (pairs)
+            return err_set(err, ERR_INPUT,
+                           "%s: expected a set of pairs, found a token set; make one "
+                           "with `dusk tokens --template`",
+                           path);
         return check(path, info->tokenizer, info->vocab, shape, tokenizer, err);
     }
     s->records = record_set_open(c, path, err);
     if (!s->records)
         return -1;
     const struct record_set_info *info = record_set_info(s->records);
-    if (info->kind != RECORD_SET_RECORDS)
-        return err_set(err, ERR_INPUT, "%s: expected a set of %s, found one of %s",
-                       path, record_set_kind_name(RECORD_SET_RECORDS),
-                       record_set_kind_name(info->kind));
+    enum record_set_kind wanted = pairs ? RECORD_SET_PAIRS : RECORD_SET_RECORDS;
+    if (info->kind != wanted)
+        return err_set(err, ERR_INPUT, "%s: expected a set of %s, found one of %s%s",
+                       path, record_set_kind_name(wanted),
+                       record_set_kind_name(info->kind),
+                       pairs ? ""
+                             : "; those are for train.objective: dpo and for dusk eval "
+                               "--reference");
     return check(path, info->tokenizer, info->vocab, shape, tokenizer, err);
 }
 
@@ -96,5 +105,25 @@ int data_set_read_record(struct data_set *s, int64_t record, bool packing, int s
                        (long long)record, seq_len, (long long)scratch->n);
     sft_store(slot, seq_len, scratch->n, scratch->id, scratch->counted, scratch->parts,
               scratch->end);
+    return 0;
+}
+
+int data_set_read_pair(struct data_set *s, int64_t pair, int seq_len,
+                       struct pair_sums reference, struct record_tokens *scratch,
+                       int32_t *slot, struct err *err)
+{
+    if (record_set_read(s->records, pair, 1, scratch, err))
+        return -1;
+    const int64_t *end = scratch->end;
+    int64_t chosen = end[1], rejected = end[0] + end[2] - end[1];
+    int64_t longer = chosen > rejected ? chosen : rejected;
+    if (longer > seq_len)
+        return err_set(err, ERR_INPUT,
+                       "%s: pair %lld: expected at most %d tokens of prompt and "
+                       "answer, found %lld",
+                       record_set_path(s->records), (long long)pair, seq_len,
+                       (long long)longer);
+    struct pair_tokens x = {scratch->id, scratch->counted, end};
+    pairs_store(slot, seq_len, &x, reference);
     return 0;
 }

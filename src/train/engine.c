@@ -14,9 +14,10 @@ struct flow {
     struct schedule schedule;
     struct stage *stage;
     struct runner *runner;
-    int segments;     /* of a micro-batch, at most */
-    int64_t *bytes;   /* [micro_batches] of a message */
-    float grad_scale; /* of the pass in progress */
+    int segments;   /* of a micro-batch, at most */
+    int64_t *bytes; /* [micro_batches] of a message */
+    /* Of the pass in progress: */
+    const struct engine_objective *objective; /* NULL: forward only */
     const struct batch *batches;
     double *nll;
 };
@@ -26,6 +27,9 @@ struct engine {
     struct model_shape shape;
     int *split;
     int first_layer, batch, seq_len;
+    bool pairs, sharing;
+    int max_rows;   /* of a micro-batch */
+    int slot_words; /* of a sample */
     struct slab slab;
     enum dtype dtype;
     enum stage_packing packing;
@@ -81,7 +85,15 @@ static bool has_head(const struct engine *e)
 struct call {
     struct engine *engine;
     struct flow *flow;
+    int micro_batch; /* that is being weighed */
 };
+
+static void weigh(void *context, const double *nll, float *scale)
+{
+    struct call *call = context;
+    const struct engine_objective *o = call->flow->objective;
+    o->weigh(o->context, call->micro_batch, nll, scale);
+}
 
 /* Hands to the watch what a forward call left. `out`: the last layer's, without head.
  */
@@ -110,9 +122,16 @@ static void forward_call(void *context, int micro_batch, int slot, const void *i
     const struct batch *b = &f->batches[micro_batch];
     if (b->rows.rows == 0)
         return;
+    const struct engine_objective *o = f->objective;
     struct stage_loss loss = {.target = b->target,
-                              .grad_scale = f->grad_scale,
                               .nll = f->nll + (int64_t)micro_batch * f->segments};
+    if (o && o->weigh) {
+        call->micro_batch = micro_batch;
+        loss.weigh = weigh;
+        loss.context = call;
+    } else if (o && o->counted > 0) {
+        loss.grad_scale = (float)(1.0 / (double)o->counted);
+    }
     const struct stage_loss *wanted = has_head(e) ? &loss : NULL;
     stage_forward(f->stage, slot, &b->rows, has_embed(e) ? b->ids : NULL, in, out,
                   wanted);
@@ -137,7 +156,7 @@ static int64_t row_bytes(const struct engine *e)
 static int flow_init(struct engine *e, struct flow *f, enum schedule_kind kind,
                      int micro_batches, struct gemm *gemm, struct err *err)
 {
-    f->segments = e->batch;
+    f->segments = e->batch * (e->pairs ? 2 : 1);
     if (schedule_init(&f->schedule, kind, e->grid.pipeline, micro_batches, err) ||
         schedule_check(&f->schedule, err))
         return -1;
@@ -147,7 +166,7 @@ static int flow_init(struct engine *e, struct flow *f, enum schedule_kind kind,
                               .layers = e->split[e->grid.stage],
                               .embed = has_embed(e),
                               .head = has_head(e),
-                              .max_rows = e->batch * e->seq_len,
+                              .max_rows = e->max_rows,
                               .max_length = e->seq_len,
                               .slots = f->schedule.slots[e->grid.stage],
                               .training = training,
@@ -222,13 +241,24 @@ static int flows_init(struct engine *e, const struct engine_spec *spec,
     if (flow_init(e, &e->forward, SCHEDULE_FORWARD, n, gemm, err))
         return -1;
     e->forward_batch = mem_array(n, sizeof *e->forward_batch, err);
-    e->forward_nll = mem_array((int64_t)n * e->batch, sizeof *e->forward_nll, err);
+    e->forward_nll =
+        mem_array((int64_t)n * e->forward.segments, sizeof *e->forward_nll, err);
     if (!e->forward_batch || !e->forward_nll)
         return -1;
     for (int i = 0; i < n; i++)
-        if (batch_init(&e->forward_batch[i], e->batch * e->seq_len, e->batch, err))
+        if (batch_init(&e->forward_batch[i], e->max_rows, e->forward.segments, err))
             return -1;
     return 0;
+}
+
+int engine_max_rows(const struct engine_spec *spec)
+{
+    return spec->batch * (spec->pairs ? pairs_max_rows(spec->seq_len) : spec->seq_len);
+}
+
+int engine_slot_words(const struct engine_spec *spec)
+{
+    return spec->pairs ? pairs_slot_words(spec->seq_len) : spec->seq_len + 1;
 }
 
 struct engine *engine_create(struct comm *world, const struct engine_spec *spec,
@@ -244,6 +274,10 @@ struct engine *engine_create(struct comm *world, const struct engine_spec *spec,
     e->packing = spec->packing;
     e->batch = spec->batch;
     e->seq_len = spec->seq_len;
+    e->pairs = spec->pairs;
+    e->sharing = spec->sharing;
+    e->max_rows = engine_max_rows(spec);
+    e->slot_words = engine_slot_words(spec);
     if (grid_init(&e->grid, world, spec->pipeline, spec->data, err)) {
         mem_free(e);
         return NULL;
@@ -330,10 +364,11 @@ void engine_set_watch(struct engine *e, const struct engine_watch *watch)
 }
 
 static void flow_run(struct engine *e, struct flow *f, const struct batch *batches,
-                     float grad_scale, double *nll, double *wait_s)
+                     const struct engine_objective *objective, double *nll,
+                     double *wait_s)
 {
     f->batches = batches;
-    f->grad_scale = grad_scale;
+    f->objective = objective;
     f->nll = nll;
     for (int i = 0; i < f->schedule.micro_batches; i++)
         f->bytes[i] = batches[i].rows.rows * row_bytes(e);
@@ -343,17 +378,46 @@ static void flow_run(struct engine *e, struct flow *f, const struct batch *batch
     runner_run(f->runner, &calls, f->bytes, wait_s);
 }
 
-void engine_pass(struct engine *e, const struct batch *batches, int64_t counted,
-                 double *nll, double *wait_s)
+void engine_pass(struct engine *e, const struct batch *batches,
+                 const struct engine_objective *objective, double *nll, double *wait_s)
 {
     CHECK(e->grads, "a pass of an engine that does not train");
-    float scale = counted > 0 ? (float)(1.0 / (double)counted) : 0.0F;
-    flow_run(e, &e->train, batches, scale, nll, wait_s);
+    flow_run(e, &e->train, batches, objective, nll, wait_s);
 }
 
 int engine_segments(const struct engine *e)
 {
     return e->train.segments;
+}
+
+/* Samples of a forward pass, of one of the three kinds. */
+struct samples {
+    const int *length;     /* windows: [n] */
+    const int32_t *tokens; /* windows, or slots */
+};
+
+static void fill(const struct engine *e, struct batch *b, const struct samples *x,
+                 int64_t first, int n)
+{
+    const int32_t *tokens = x->tokens + (n ? first * e->slot_words : 0);
+    if (e->pairs)
+        pairs_fill(b, n, e->seq_len, tokens, e->sharing);
+    else if (x->length)
+        pretrain_fill(b, n, e->seq_len, x->length + (n ? first : 0), tokens);
+    else
+        sft_fill(b, n, e->seq_len, tokens);
+}
+
+/* The pass over samples [done, done + n): nll of each segment in forward_nll. */
+static void forward_pass(struct engine *e, const struct samples *x, int64_t done, int n)
+{
+    for (int i = 0; i < ENGINE_FORWARD_MICRO_BATCHES; i++) {
+        int first = i * e->batch, left = n - first;
+        int here = left < 0 ? 0 : left < e->batch ? left : e->batch;
+        fill(e, &e->forward_batch[i], x, done + first, here);
+    }
+    double wait_s = 0;
+    flow_run(e, &e->forward, e->forward_batch, NULL, e->forward_nll, &wait_s);
 }
 
 /* Sums of the latest forward pass by sample. */
@@ -367,26 +431,18 @@ static void collect(const struct engine *e, int n, double *nll)
     }
 }
 
-/* Windows of the lengths, or records where length is NULL. */
-static void forward(struct engine *e, int n, const int *length, const int32_t *tokens,
-                    double *nll)
+/* Samples of one pass. */
+static int per_pass(const struct engine *e)
 {
-    int per_pass = ENGINE_FORWARD_MICRO_BATCHES * e->batch;
-    for (int done = 0; done < n; done += per_pass) {
-        int here = n - done < per_pass ? n - done : per_pass;
-        for (int i = 0; i < ENGINE_FORWARD_MICRO_BATCHES; i++) {
-            struct batch *b = &e->forward_batch[i];
-            int first = i * e->batch, left = here - first;
-            int samples = left < 0 ? 0 : left < e->batch ? left : e->batch;
-            int64_t at = (int64_t)done + (samples ? first : 0);
-            if (length)
-                pretrain_fill(b, samples, e->seq_len, length + at,
-                              tokens + at * (e->seq_len + 1));
-            else
-                sft_fill(b, samples, e->seq_len, tokens + at * (e->seq_len + 1));
-        }
-        double wait_s = 0;
-        flow_run(e, &e->forward, e->forward_batch, 0.0F, e->forward_nll, &wait_s);
+    return ENGINE_FORWARD_MICRO_BATCHES * e->batch;
+}
+
+static void forward(struct engine *e, int n, const struct samples *x, double *nll)
+{
+    CHECK(!e->pairs, "windows or records in an engine of pairs");
+    for (int done = 0; done < n; done += per_pass(e)) {
+        int here = n - done < per_pass(e) ? n - done : per_pass(e);
+        forward_pass(e, x, done, here);
         if (has_head(e))
             collect(e, here, nll + done);
     }
@@ -395,12 +451,27 @@ static void forward(struct engine *e, int n, const int *length, const int32_t *t
 void engine_forward(struct engine *e, int n, const int *length, const int32_t *tokens,
                     double *nll)
 {
-    forward(e, n, length, tokens, nll);
+    forward(e, n, &(struct samples){length, tokens}, nll);
 }
 
 void engine_forward_records(struct engine *e, int n, const int32_t *slots, double *nll)
 {
-    forward(e, n, NULL, slots, nll);
+    forward(e, n, &(struct samples){NULL, slots}, nll);
+}
+
+void engine_forward_pairs(struct engine *e, int n, const int32_t *slots,
+                          struct pair_sums *sums)
+{
+    CHECK(e->pairs, "pairs in an engine of windows or records");
+    struct samples x = {NULL, slots};
+    for (int done = 0; done < n; done += per_pass(e)) {
+        int here = n - done < per_pass(e) ? n - done : per_pass(e);
+        forward_pass(e, &x, done, here);
+        for (int k = 0; k < here && has_head(e); k++) {
+            const double *nll = e->forward_nll + 2 * k;
+            sums[done + k] = (struct pair_sums){-nll[0], -nll[1]};
+        }
+    }
 }
 
 static void weights_changed(struct engine *e)
@@ -425,4 +496,15 @@ void engine_update(struct engine *e, struct zero_step *step)
 void engine_discard(struct engine *e)
 {
     zero_discard(e->zero);
+}
+
+void engine_forget(struct engine *e)
+{
+    for (int i = 0; i < zero_parts(e->zero); i++) {
+        struct zero_part p = zero_part_at(e->zero, i);
+        size_t bytes = (size_t)(p.shard.end - p.shard.begin) * sizeof(float);
+        for (int k = 0; k < 2; k++)
+            if (p.moment[k])
+                memset(p.moment[k], 0, bytes);
+    }
 }

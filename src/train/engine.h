@@ -15,6 +15,7 @@
 #include "src/base/dtype.h"
 #include "src/gemm/gemm.h"
 #include "src/model/stage.h"
+#include "src/objective/pairs.h"
 #include "src/objective/sft.h"
 #include "src/param/shape.h"
 #include "src/param/slab.h"
@@ -30,12 +31,19 @@ struct engine_spec {
     int split_n;
     int seq_len, batch; /* samples of a micro-batch, inputs of a sample */
     int segments;       /* of a micro-batch in training, at most; 0: as its samples */
+    bool pairs;         /* a sample is a pair: two segments, each of up to seq_len */
+    bool sharing;       /* of pairs: the prompt is run once (src/objective/pairs.h) */
     int micro_batches;  /* of one pass, a replica */
     enum schedule_kind schedule; /* of a training step */
     enum dtype dtype;            /* of weights and activations: F32 or BF16 */
     enum stage_packing packing;  /* of bf16 weights */
     bool training; /* else forward passes only: no gradients, no optimizer */
 };
+
+/* Rows of a micro-batch at most; and the numbers in which a sample travels: a window
+ * with its last target, or a slot of a record, a pack or a pair. */
+int engine_max_rows(const struct engine_spec *spec);
+int engine_slot_words(const struct engine_spec *spec);
 
 struct engine;
 
@@ -73,13 +81,24 @@ struct engine_watch {
 };
 void engine_set_watch(struct engine *e, const struct engine_watch *watch);
 
+/* What a pass minimises. */
+struct engine_objective {
+    int64_t counted; /* the mean cross-entropy of so many targets: those of the whole
+                        step, over all replicas */
+    /* Or, if not NULL: a function of the segments' losses. Called once for each
+     * micro-batch, on the last stage, with the summed cross-entropies of its segments;
+     * fills scale: the objective's derivative by the loss of each counted row of the
+     * segment. */
+    void (*weigh)(void *context, int micro_batch, const double *nll, float *scale);
+    void *context;
+};
+
 /* One pass of a training step over this replica's micro-batches: adds to the gradients.
- * targets: `batches` [micro_batches], the same on all stages of a pipeline. counted:
- * targets of the whole step over all replicas. nll [micro_batches][engine_segments]:
- * the summed cross-entropy of each segment, on the last stage (untouched elsewhere).
- * Collective over the pipeline. */
-void engine_pass(struct engine *e, const struct batch *batches, int64_t counted,
-                 double *nll, double *wait_s);
+ * targets: `batches` [micro_batches], the same on all stages of a pipeline. nll
+ * [micro_batches][engine_segments]: the summed cross-entropy of each segment, on the
+ * last stage (untouched elsewhere). Collective over the pipeline. */
+void engine_pass(struct engine *e, const struct batch *batches,
+                 const struct engine_objective *objective, double *nll, double *wait_s);
 
 /* One pass's nll: segments of a micro-batch, from one to the next. */
 int engine_segments(const struct engine *e);
@@ -94,8 +113,16 @@ void engine_forward(struct engine *e, int n, const int *length, const int32_t *t
  * sums over their counted tokens. */
 void engine_forward_records(struct engine *e, int n, const int32_t *slots, double *nll);
 
+/* The same with `n` pairs in slots of src/objective/pairs.h, of an engine of pairs:
+ * sums [n]. */
+void engine_forward_pairs(struct engine *e, int n, const int32_t *slots,
+                          struct pair_sums *sums);
+
 /* The optimizer's step; see mpi/zero.h. Collective over world. */
 void engine_update(struct engine *e, struct zero_step *step);
+
+/* Makes the moments zero, as at the first step. Local. */
+void engine_forget(struct engine *e);
 
 /* Drops the gradients of the pass instead. Local. */
 void engine_discard(struct engine *e);

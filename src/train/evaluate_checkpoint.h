@@ -2,10 +2,12 @@
 #ifndef DUSK_TRAIN_EVALUATE_CHECKPOINT_H
 #define DUSK_TRAIN_EVALUATE_CHECKPOINT_H
 
-/* Loss of a checkpoint on a token or record set, from files to figures. */
+/* Loss of a checkpoint on a token or record set, or its figures on a set of pairs
+ * beside a reference, from files to figures. */
 
 #include "src/base/log.h"
 #include "src/train/evaluate.h"
+#include "src/train/pair_logps.h"
 
 struct evaluate_options {
     const char *checkpoint, *tokens;
@@ -13,14 +15,17 @@ struct evaluate_options {
                      Of records: the longest allowed; 0: the set's */
     int pipeline; /* data = ranks / pipeline */
     int batch;    /* windows or records of a micro-batch */
-    enum dtype dtype; /* to compute in: F32 or BF16 */
-    int64_t limit;    /* windows or records, 0: all */
+    enum dtype dtype;      /* to compute in: F32 or BF16 */
+    int64_t limit;         /* windows, records or pairs, 0: all */
+    const char *reference; /* a checkpoint: the set holds pairs; NULL: it does not */
+    struct preference_settings preference; /* of pairs */
 };
 
 struct evaluate_report {
     struct evaluation result;
     int seq_len, layers;
     bool records;
+    struct pair_figures pairs; /* with a reference; `result` is empty then */
     double load_s, run_s;
 };
 

@@ -79,7 +79,7 @@ static struct stage_spec stage_of(const struct place *w, int slots, bool trainin
                                .layers = w->layers,
                                .embed = w->grid.stage == 0,
                                .head = w->grid.stage == w->grid.pipeline - 1,
-                               .max_rows = e->batch * e->seq_len,
+                               .max_rows = engine_max_rows(e),
                                .max_length = e->seq_len,
                                .slots = slots,
                                .training = training,
@@ -95,8 +95,8 @@ static int plan_flow(struct place *w, enum schedule_kind kind, int micro_batches
     int64_t *bytes = w->plan->bytes;
     if (schedule_init(&schedule, kind, e->pipeline, micro_batches, err))
         return -1;
-    int64_t message = (int64_t)e->batch * e->seq_len * e->shape.hidden *
-                      (int64_t)dtype_bytes(e->dtype);
+    int64_t message =
+        (int64_t)engine_max_rows(e) * e->shape.hidden * (int64_t)dtype_bytes(e->dtype);
     int64_t runner = runner_bytes(&w->grid, &schedule, message);
     int slots = schedule.slots[w->grid.stage];
     schedule_fini(&schedule);
@@ -156,10 +156,10 @@ static void plan_state(struct place *w)
 static void plan_data(struct place *w)
 {
     const struct engine_spec *e = w->spec;
-    int64_t windows = (int64_t)e->batch * (e->seq_len + 1);
+    int64_t words = (int64_t)e->batch * engine_slot_words(e);
     int64_t of_training = e->training ? e->micro_batches : 0;
     w->plan->bytes[MEMORY_DATA] =
-        windows * (of_training * (4 + 16) + ENGINE_FORWARD_MICRO_BATCHES * 16) +
+        words * (of_training * (4 + 16) + ENGINE_FORWARD_MICRO_BATCHES * 16) +
         of_training * e->segments * SEGMENT_BYTES;
 }
 

@@ -191,7 +191,8 @@ static bool gradients_found(struct engine *e, char *text, size_t size)
 }
 
 void nonfinite_find(struct engine *e, const struct batch *batches, int micro_batches,
-                    int64_t counted, double *nll, char *text, size_t size)
+                    const struct engine_objective *objective, double *nll, char *text,
+                    size_t size)
 {
     if (weights_found(e, text, size))
         return;
@@ -203,7 +204,7 @@ void nonfinite_find(struct engine *e, const struct batch *batches, int micro_bat
     struct engine_watch watch = {&look, look_at_stream, look_at_loss};
     double wait_s = 0;
     engine_set_watch(e, &watch);
-    engine_pass(e, batches, counted, nll, &wait_s);
+    engine_pass(e, batches, objective, nll, &wait_s);
     engine_set_watch(e, NULL);
     int64_t key = first_of_all(e, look.key);
     if (key != nowhere)

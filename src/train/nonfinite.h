@@ -16,6 +16,7 @@
  * arguments of engine_pass, micro_batches of them; the gradients are dropped.
  * Collective over the engine's world. */
 void nonfinite_find(struct engine *e, const struct batch *batches, int micro_batches,
-                    int64_t counted, double *nll, char *text, size_t size);
+                    const struct engine_objective *objective, double *nll, char *text,
+                    size_t size);
 
 #endif

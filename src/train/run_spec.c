@@ -97,6 +97,8 @@ int run_engine_spec(const struct run *run, const struct model_shape *shape, int 
                                  .seq_len = run->data.seq_len,
                                  .batch = run->train.micro_batch,
                                  .segments = segments,
+                                 .pairs = run->train.objective == RUN_DPO,
+                                 .sharing = run->dpo.prefix_sharing,
                                  .micro_batches = run->train.global_batch / per_pass,
                                  .schedule = run->parallel.schedule == RUN_GPIPE
                                                  ? SCHEDULE_GPIPE

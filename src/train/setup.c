@@ -85,7 +85,7 @@ static int open_valid(struct trainer *t, const char *tokenizer, struct err *err)
     for (int i = 0; i < n; i++) {
         const char *path = t->run.data.valid[i].path;
         if (data_set_open(&t->valid[i], t->world, path, &t->start.shape, tokenizer,
-                          err) ||
+                          t->run.train.objective == RUN_DPO, err) ||
             data_set_fits(&t->valid[i], t->run.data.seq_len, false, err))
             return -1;
     }
@@ -133,14 +133,13 @@ static int setup_data(struct trainer *t, struct err *err)
                : 0;
 }
 
-static int setup_batches(struct trainer *t, struct err *err)
+static int setup_batches(struct trainer *t, int rows, struct err *err)
 {
     const struct run *r = &t->run;
     int data = engine_grid(t->engine)->data;
     int64_t samples = r->train.global_batch / data;
-    int rows = r->train.micro_batch * r->data.seq_len;
     int segments = engine_segments(t->engine);
-    int64_t tokens = samples * (r->data.seq_len + 1);
+    int64_t tokens = samples * t->slot_words;
     t->tokens = mem_array(tokens + samples, sizeof *t->tokens, err);
     t->order = mem_array(r->train.global_batch, sizeof *t->order, err);
     t->batches = mem_array(t->micro_batches, sizeof *t->batches, err);
@@ -169,13 +168,14 @@ static int setup_engine(struct trainer *t, struct err *err)
                    err))
         return -1;
     t->micro_batches = spec.micro_batches;
+    t->slot_words = engine_slot_words(&spec);
     t->engine = engine_create(t->world, &spec, t->gemm, err);
     if (!t->engine)
         return -1;
-    return comm_agree(t->world, setup_batches(t, err), err);
+    return comm_agree(t->world, setup_batches(t, engine_max_rows(&spec), err), err);
 }
 
-static int load(struct trainer *t, struct err *err)
+int trainer_load(struct trainer *t, struct err *err)
 {
     struct start *s = &t->start;
     if (!s->ckpt) {
@@ -209,19 +209,25 @@ static int load(struct trainer *t, struct err *err)
 static int set_steps(struct trainer *t, struct err *err)
 {
     const struct run *r = &t->run;
-    t->steps = run_steps(r, data_samples(t->data));
+    if (comm_agree(t->world, dpo_plan(t, err), err))
+        return -1;
     int64_t decay = r->optim.schedule == RUN_WSD ? r->optim.decay : 0;
-    if (r->optim.warmup + decay <= t->steps)
-        return 0;
-    return err_set(err, ERR_USAGE,
-                   "optim.warmup%s: expected at most the %" PRId64
-                   " steps of train.epochs %g, found %" PRId64,
-                   decay ? " and optim.decay" : "", t->steps, r->train.epochs,
-                   r->optim.warmup + decay);
+    for (int k = 0; k < t->chunks.n; k++) {
+        int64_t steps = t->chunks.step[k + 1] - t->chunks.step[k];
+        if (r->optim.warmup + decay > steps)
+            return err_set(err, ERR_USAGE,
+                           "optim.warmup%s: expected at most the %" PRId64
+                           " steps of train.epochs %g%s, found %" PRId64,
+                           decay ? " and optim.decay" : "", steps, r->train.epochs,
+                           t->chunks.n > 1 ? " of a chunk" : "",
+                           r->optim.warmup + decay);
+    }
+    return 0;
 }
 
-static void set_rates(struct trainer *t)
+void trainer_set_rates(struct trainer *t)
 {
+    const struct dpo_chunks *c = &t->chunks;
     static const enum lr_schedule schedules[] = {[RUN_CONSTANT] = LR_CONSTANT,
                                                  [RUN_LINEAR] = LR_LINEAR,
                                                  [RUN_COSINE] = LR_COSINE,
@@ -233,7 +239,7 @@ static void set_rates(struct trainer *t)
                         .decay_shape = shapes[t->run.optim.decay_shape],
                         .peak = t->run.optim.lr,
                         .min = t->run.optim.min_lr,
-                        .steps = t->steps,
+                        .steps = c->step[c->at + 1] - c->step[c->at],
                         .warmup = t->run.optim.warmup,
                         .decay = t->run.optim.decay};
 }
@@ -268,14 +274,17 @@ static void log_setup(const struct trainer *t)
              (double)bytes * 1e-9, where);
     double samples = (double)(t->steps * r->train.global_batch);
     const char *what = "windows";
-    if (r->train.objective == RUN_SFT)
-        what = r->data.packing ? "packs" : "records";
+    if (r->train.objective != RUN_PRETRAIN)
+        what = r->data.packing                 ? "packs"
+               : r->train.objective == RUN_SFT ? "records"
+                                               : "pairs";
     log_line(t->log,
              "data: %" PRId64 " %s of %s%d tokens; %" PRId64 " steps of %d %s are %.2f "
              "epochs",
              data_samples(t->data), what,
-             r->train.objective == RUN_SFT ? "at most " : "", r->data.seq_len, t->steps,
-             r->train.global_batch, what, samples / (double)data_samples(t->data));
+             r->train.objective == RUN_PRETRAIN ? "" : "at most ", r->data.seq_len,
+             t->steps, r->train.global_batch, what,
+             samples / (double)data_samples(t->data));
     if (t->start.resumed)
         log_line(t->log, "resumed from %s at step %" PRId64, t->start.path, t->at.step);
 }
@@ -298,11 +307,13 @@ int trainer_setup(struct trainer *t, const char *path, const char *const *sets,
         start_init(&t->start, t->world, t->log, &t->run, t->checkpoints, err))
         return -1;
     t->gemm = products_create(t->world, t->log, &t->run, &t->start, err);
-    if (!t->gemm || precision_check(&t->run, t->gemm, err) || setup_data(t, err) ||
-        set_steps(t, err) || setup_engine(t, err) || load(t, err) ||
-        describe_folder(t, err) || open_metrics(t, err))
+    if (!t->gemm || precision_check(&t->run, t->gemm, err) ||
+        dpo_settings(&t->run, &t->pairs.settings, err) || setup_data(t, err) ||
+        set_steps(t, err) || setup_engine(t, err) || dpo_setup(t, err) ||
+        trainer_load(t, err) || dpo_enter(t, err) || describe_folder(t, err) ||
+        open_metrics(t, err))
         return -1;
-    set_rates(t);
+    trainer_set_rates(t);
     log_setup(t);
     return binding_report(t->world, t->log, err);
 }
@@ -310,6 +321,7 @@ int trainer_setup(struct trainer *t, const char *path, const char *const *sets,
 void trainer_fini(struct trainer *t)
 {
     metrics_close(&t->metrics);
+    dpo_fini(t);
     for (int i = 0; t->valid && i < t->run.data.valid_sets; i++)
         data_set_close(&t->valid[i]);
     for (int i = 0; t->batches && i < t->micro_batches; i++)

@@ -10,9 +10,11 @@
 
 #include "src/base/log.h"
 #include "src/config/run.h"
+#include "src/objective/pair_step.h"
 #include "src/optim/lr.h"
 #include "src/train/data.h"
 #include "src/train/data_set.h"
+#include "src/train/dpo.h"
 #include "src/train/engine.h"
 #include "src/train/lock.h"
 #include "src/train/memory_plan.h"
@@ -38,16 +40,21 @@ struct trainer {
     struct lr lr;
     int64_t steps; /* total */
     struct position at;
-    int64_t saved_step;    /* of the newest checkpoint, -1: none */
-    int micro_batches;     /* of a replica in a step */
-    int32_t *tokens;       /* [samples of a replica][seq_len + 1], then my_order */
-    int32_t *my_order;     /* [samples of a replica] their numbers in the step */
-    int32_t *order;        /* [global_batch] the same of all replicas, first stage */
-    size_t tokens_bytes;   /* with my_order */
-    struct batch *batches; /* [micro_batches] */
-    double *segment_nll;   /* [micro_batches][engine_segments] */
-    double *nll;           /* [global_batch] in sample order */
-    int late_failed;       /* an error of this rank that the next step agrees on */
+    int64_t saved_step;     /* of the newest checkpoint, -1: none */
+    int micro_batches;      /* of a replica in a step */
+    int slot_words;         /* numbers of a sample, engine_slot_words */
+    int32_t *tokens;        /* [samples of a replica][slot_words], then my_order */
+    int32_t *my_order;      /* [samples of a replica] their numbers in the step */
+    int32_t *order;         /* [global_batch] the same of all replicas, first stage */
+    size_t tokens_bytes;    /* with my_order */
+    struct batch *batches;  /* [micro_batches] */
+    double *segment_nll;    /* [micro_batches][engine_segments] */
+    double *nll;            /* [global_batch] in sample order */
+    struct pair_step pairs; /* dpo, as valid_reference */
+    struct pair_sums **valid_reference; /* [run.data.valid_sets] or NULL; of their
+                                           pairs, NULL: zeros */
+    struct dpo_chunks chunks;           /* one but for sDPO */
+    int late_failed; /* an error of this rank that the next step agrees on */
     struct err late;
 };
 
@@ -56,6 +63,12 @@ struct trainer {
  * Collective. */
 int trainer_setup(struct trainer *t, const char *path, const char *const *sets,
                   int sets_n, struct err *err);
+
+/* Loads weights and, resumed, the optimizer and the run's place. Collective. */
+int trainer_load(struct trainer *t, struct err *err);
+
+/* The learning rate of the chunk in progress, or of the run. Local. */
+void trainer_set_rates(struct trainer *t);
 
 /* Releases all, the run's lock last. Collective over world. */
 void trainer_fini(struct trainer *t);

@@ -16,9 +16,11 @@
  * arithmetic's inputs. data.train is compared by the sets' seals, not by their paths.
  */
 static const char *const must_match[] = {
-    "model.init",   "model.layers",    "run.seed",
-    "data.train",   "data.seq_len",    "data.shuffle",
-    "data.packing", "train.objective", "train.global_batch"};
+    "model.init",         "model.layers",     "run.seed",      "data.train",
+    "data.seq_len",       "data.shuffle",     "data.packing",  "train.objective",
+    "train.global_batch", "dpo.loss",         "dpo.beta",      "dpo.label_smoothing",
+    "dpo.rpo_alpha",      "dpo.discopop_tau", "dpo.reference", "dpo.chunks",
+    "dpo.prefix_sharing"};
 enum { MUST_MATCH = sizeof must_match / sizeof *must_match };
 
 static int list_candidates(struct start *s, struct err *err)

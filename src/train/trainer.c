@@ -3,8 +3,9 @@
 
 #include "src/base/clock.h"
 #include "src/base/mem.h"
-#include "src/objective/sft.h"
+#include "src/train/dpo.h"
 #include "src/train/evaluate.h"
+#include "src/train/learn.h"
 #include "src/train/nonfinite.h"
 #include "src/train/setup.h"
 #include "src/train/stop.h"
@@ -16,47 +17,6 @@
 
 /* ---- one step ---- */
 
-/* What a step learns from, over all replicas. */
-struct amount {
-    int64_t counted, tokens;
-};
-
-static int read_samples(struct trainer *t, struct amount *mine, struct err *err)
-{
-    const struct grid *g = engine_grid(t->engine);
-    const struct run *r = &t->run;
-    int n = r->train.global_batch / g->data;
-    int seq_len = r->data.seq_len;
-    if (data_order(t->data, t->at.samples, g->data, t->order, err))
-        return -1;
-    memcpy(t->my_order, t->order + g->replica * n, (size_t)n * sizeof *t->order);
-    if (data_read(t->data, t->at.samples, n, t->my_order, t->tokens, err))
-        return -1;
-    if (r->train.objective == RUN_PRETRAIN) {
-        mine->counted = mine->tokens = (int64_t)n * seq_len;
-        return 0;
-    }
-    for (int i = 0; i < n; i++) {
-        const int32_t *slot = t->tokens + (int64_t)i * (seq_len + 1);
-        mine->counted += sft_counted(slot);
-        mine->tokens += slot[0];
-    }
-    return 0;
-}
-
-static void fill_batches(struct trainer *t)
-{
-    const struct run *r = &t->run;
-    int n = r->train.micro_batch, seq_len = r->data.seq_len;
-    for (int i = 0; i < t->micro_batches; i++) {
-        const int32_t *tokens = t->tokens + (int64_t)i * n * (seq_len + 1);
-        if (r->train.objective == RUN_SFT)
-            sft_fill(&t->batches[i], n, seq_len, tokens);
-        else
-            pretrain_fill(&t->batches[i], n, seq_len, NULL, tokens);
-    }
-}
-
 /* Reads this step's samples on the first stage and sends them down the pipeline. Agrees
  * with all ranks on failure and on a wish to stop (*stop: the signal). */
 static int step_data(struct trainer *t, struct amount *all, int *stop, struct err *err)
@@ -67,60 +27,49 @@ static int step_data(struct trainer *t, struct amount *all, int *stop, struct er
     if (failed)
         *err = t->late;
     else if (g->stage == 0)
-        failed = read_samples(t, &mine, err);
-    int64_t agreed[] = {failed ? 1 : 0, mine.counted, mine.tokens, stop_signal()};
-    comm_sum_i64(t->world, agreed, 3);
-    comm_max_i64(t->world, agreed + 3, 1);
+        failed = learn_read(t, &mine, err);
+    int64_t agreed[] = {failed ? 1 : 0, mine.counted, mine.tokens, mine.chosen,
+                        stop_signal()};
+    comm_sum_i64(t->world, agreed, 4);
+    comm_max_i64(t->world, agreed + 4, 1);
     if (agreed[0] > 0)
         return comm_agree(t->world, failed, err);
-    *all = (struct amount){.counted = agreed[1], .tokens = agreed[2]};
-    *stop = (int)agreed[3];
-    if (*stop)
-        return 0;
-    comm_bcast(g->pipe_axis, t->tokens, t->tokens_bytes, 0);
-    fill_batches(t);
+    *all =
+        (struct amount){.counted = agreed[1], .tokens = agreed[2], .chosen = agreed[3]};
+    *stop = (int)agreed[4];
+    if (!*stop)
+        comm_bcast(g->pipe_axis, t->tokens, t->tokens_bytes, 0);
     return 0;
 }
 
-/* The step's loss: sums of the samples of all replicas added in sample order. */
-static double step_loss(struct trainer *t, int64_t counted)
-{
-    const struct grid *g = engine_grid(t->engine);
-    const struct run *r = &t->run;
-    int n = engine_segments(t->engine);
-    memset(t->nll, 0, (size_t)r->train.global_batch * sizeof *t->nll);
-    for (int i = 0; i < t->micro_batches && g->stage == g->pipeline - 1; i++) {
-        const struct batch *b = &t->batches[i];
-        const int32_t *order = t->my_order + i * r->train.micro_batch;
-        for (int s = 0; s < b->rows.segments; s++)
-            t->nll[order[b->sample[s]]] += t->segment_nll[(int64_t)i * n + s];
-    }
-    comm_sum_f64(t->world, t->nll, r->train.global_batch);
-    double sum = 0;
-    for (int i = 0; i < r->train.global_batch; i++)
-        sum += t->nll[i];
-    return sum / (double)counted;
-}
+/* What a step came to. */
+struct outcome {
+    double loss, mean[PREFERENCE_METRICS]; /* mean: of dpo */
+    struct zero_step update;
+};
 
 /* Loss, and update or, with NaN or Inf in loss or gradient, none; all ranks agree. */
-static void step_compute(struct trainer *t, int64_t counted, double *loss,
-                         struct zero_step *z)
+static void step_compute(struct trainer *t, const struct amount *all, struct outcome *o)
 {
     const struct run *r = &t->run;
+    struct engine_objective objective;
     double wait_s = 0;
-    engine_pass(t->engine, t->batches, counted, t->segment_nll, &wait_s);
-    *loss = step_loss(t, counted);
-    if (isnan(*loss))
-        *loss = NAN; /* without a sign that would be printed */
-    *z = (struct zero_step){.adamw = {.beta1 = r->optim.beta1,
-                                      .beta2 = r->optim.beta2,
-                                      .eps = r->optim.eps,
-                                      .weight_decay = r->optim.weight_decay},
-                            .t = t->at.adam_t + 1,
-                            .lr = lr_at(&t->lr, t->at.step),
-                            .clip = r->optim.clip,
-                            .norm = NAN};
-    if (isfinite(*loss))
+    learn_begin(t, all, &objective);
+    engine_pass(t->engine, t->batches, &objective, t->segment_nll, &wait_s);
+    o->loss = learn_loss(t, all, o->mean);
+    if (isnan(o->loss))
+        o->loss = NAN; /* without a sign that would be printed */
+    struct zero_step *z = &o->update;
+    *z = (struct zero_step){
+        .adamw = {.beta1 = r->optim.beta1,
+                  .beta2 = r->optim.beta2,
+                  .eps = r->optim.eps,
+                  .weight_decay = r->optim.weight_decay},
+        .t = t->at.adam_t + 1,
+        .lr = lr_at(&t->lr, t->at.step - t->chunks.step[t->chunks.at]),
+        .clip = r->optim.clip,
+        .norm = NAN};
+    if (isfinite(o->loss))
         engine_update(t->engine, z);
     else
         engine_discard(t->engine);
@@ -129,10 +78,11 @@ static void step_compute(struct trainer *t, int64_t counted, double *loss,
 }
 
 /* The run's place after the step: a skipped update advances all but AdamW's count. */
-static void advance(struct trainer *t, double loss, int64_t tokens,
-                    const struct zero_step *z)
+static void advance(struct trainer *t, int64_t tokens, const struct outcome *o)
 {
     struct position *at = &t->at;
+    double loss = o->loss;
+    const struct zero_step *z = &o->update;
     at->step++;
     at->samples += t->run.train.global_batch;
     at->tokens += tokens;
@@ -153,11 +103,13 @@ static void advance(struct trainer *t, double loss, int64_t tokens,
 
 /* Too many skipped updates: says where NaN or Inf comes from, keeps the weights aside.
  */
-static int give_up(struct trainer *t, int64_t counted, struct err *err)
+static int give_up(struct trainer *t, const struct amount *all, struct err *err)
 {
     char place[512];
+    struct engine_objective objective;
     ticker_pause(&t->ticker);
-    nonfinite_find(t->engine, t->batches, t->micro_batches, counted, t->segment_nll,
+    learn_begin(t, all, &objective);
+    nonfinite_find(t->engine, t->batches, t->micro_batches, &objective, t->segment_nll,
                    place, sizeof place);
     struct err unsaved = {0};
     int failed = save_nonfinite(t->engine, t->checkpoints, &t->start.info, &t->at,
@@ -173,14 +125,14 @@ static int give_up(struct trainer *t, int64_t counted, struct err *err)
                    failed ? unsaved.text : "");
 }
 
-static int report_step(struct trainer *t, double loss, const struct amount *all,
-                       const struct zero_step *z, double spent_s, struct err *err)
+static int report_step(struct trainer *t, const struct outcome *o,
+                       const struct amount *all, double spent_s, struct err *err)
 {
     double tokens = (double)all->tokens;
     struct ticker_step shown = {.step = t->at.step,
-                                .loss = loss,
-                                .lr = z->lr,
-                                .grad_norm = z->norm,
+                                .loss = o->loss,
+                                .lr = o->update.lr,
+                                .grad_norm = o->update.norm,
                                 .tokens_per_s = tokens / spent_s};
     ticker_step(&t->ticker, &shown);
     if (!comm_root(t->world))
@@ -188,15 +140,18 @@ static int report_step(struct trainer *t, double loss, const struct amount *all,
     struct json *j = metrics_line(&t->metrics);
     json_begin(j, NULL, '{');
     json_int(j, "step", t->at.step);
-    json_double(j, "loss", loss);
-    json_double(j, "lr", z->lr);
-    json_double(j, "grad_norm", z->norm);
+    json_double(j, "loss", o->loss);
+    json_double(j, "lr", o->update.lr);
+    json_double(j, "grad_norm", o->update.norm);
     json_int(j, "tokens", t->at.tokens);
     json_int(j, "counted_tokens", all->counted);
     json_double(j, "tokens_per_s", tokens / spent_s);
     json_double(j, "step_s", spent_s);
     json_int(j, "epoch", data_epoch(t->data, t->at.samples - 1));
     json_int(j, "skipped", t->at.skipped);
+    if (t->run.train.objective == RUN_DPO)
+        for (int i = PREFERENCE_METRIC_LOSS + 1; i < PREFERENCE_METRICS; i++)
+            json_double(j, preference_metric_names[i], o->mean[i]);
     json_end(j, '}');
     return metrics_write(&t->metrics, err);
 }
@@ -228,18 +183,56 @@ static int report_valid(struct trainer *t, const char *name, const struct evalua
     return metrics_write(&t->metrics, err);
 }
 
-static int validate(struct trainer *t, struct err *err)
+static int report_pairs(struct trainer *t, const char *name,
+                        const struct pair_figures *v, struct err *err)
+{
+    char key[160];
+    ticker_pause(&t->ticker);
+    log_line(t->log,
+             "step %" PRId64
+             "  %s: loss %.5f  accuracy %.3f +- %.3f  margin %.4f  (%" PRId64 " pairs)",
+             t->at.step, name, v->mean[PREFERENCE_METRIC_LOSS],
+             v->mean[PREFERENCE_METRIC_REWARDS_ACCURACIES], v->accuracy_error,
+             v->mean[PREFERENCE_METRIC_REWARDS_MARGINS], v->pairs);
+    if (!comm_root(t->world))
+        return 0;
+    struct json *j = metrics_line(&t->metrics);
+    json_begin(j, NULL, '{');
+    json_int(j, "step", t->at.step);
+    for (int i = 0; i < PREFERENCE_METRICS; i++) {
+        snprintf(key, sizeof key, "eval_%s_%s", name, preference_metric_names[i]);
+        json_double(j, key, v->mean[i]);
+    }
+    snprintf(key, sizeof key, "eval_%s_pairs", name);
+    json_int(j, key, v->pairs);
+    json_end(j, '}');
+    return metrics_write(&t->metrics, err);
+}
+
+static int validate_one(struct trainer *t, int i, struct err *err)
 {
     const struct run *r = &t->run;
-    for (int i = 0; i < r->data.valid_sets; i++) {
-        struct evaluation v;
-        if (evaluate(t->engine, &t->valid[i], r->data.seq_len, r->train.micro_batch,
-                     r->eval.batches * r->train.global_batch, NULL, NULL, &v, err))
+    const char *name = r->data.valid[i].name;
+    int64_t limit = r->eval.batches * r->train.global_batch;
+    struct evaluation v;
+    struct pair_figures pairs;
+    if (r->train.objective == RUN_DPO)
+        return dpo_validate(t, i, limit, &pairs, err) ||
+                       comm_agree(t->world, report_pairs(t, name, &pairs, err), err)
+                   ? -1
+                   : 0;
+    return evaluate(t->engine, &t->valid[i], r->data.seq_len, r->train.micro_batch,
+                    limit, NULL, NULL, &v, err) ||
+                   comm_agree(t->world, report_valid(t, name, &v, err), err)
+               ? -1
+               : 0;
+}
+
+static int validate(struct trainer *t, struct err *err)
+{
+    for (int i = 0; i < t->run.data.valid_sets; i++)
+        if (validate_one(t, i, err))
             return -1;
-        int failed = report_valid(t, r->data.valid[i].name, &v, err);
-        if (comm_agree(t->world, failed, err))
-            return -1;
-    }
     return 0;
 }
 
@@ -263,28 +256,40 @@ static bool due(int64_t every, int64_t step)
     return every > 0 && step % every == 0;
 }
 
+static int next_chunk(struct trainer *t, struct err *err)
+{
+    ticker_pause(&t->ticker);
+    if (dpo_enter(t, err))
+        return -1;
+    trainer_set_rates(t);
+    return 0;
+}
+
 /* One step with what follows it; *stop is set when a signal asked to end before it. */
 static int step(struct trainer *t, int *stop, struct err *err)
 {
-    double start_s = clock_s(), loss;
+    double start_s = clock_s();
     struct amount all = {0};
-    struct zero_step z;
+    struct outcome o;
     if (step_data(t, &all, stop, err))
         return -1;
     if (*stop)
         return 0;
-    step_compute(t, all.counted, &loss, &z);
-    advance(t, loss, all.tokens, &z);
-    t->late_failed = report_step(t, loss, &all, &z, clock_s() - start_s, &t->late);
+    step_compute(t, &all, &o);
+    advance(t, all.tokens, &o);
+    t->late_failed = report_step(t, &o, &all, clock_s() - start_s, &t->late);
     if (t->at.skipped_in_a_row >= t->run.train.max_skipped)
-        return give_up(t, all.counted, err);
+        return give_up(t, &all, err);
     bool last = t->at.step == t->steps;
     bool evaluates =
         due(t->run.eval.every, t->at.step) || (last && t->run.eval.every > 0);
-    bool saves = due(t->run.checkpoint.every, t->at.step) || last;
+    bool turns = dpo_chunk_ends(t);
+    bool saves = due(t->run.checkpoint.every, t->at.step) || turns || last;
     if (evaluates && validate(t, err))
         return -1;
-    return saves ? save(t, err) : 0;
+    if (saves && save(t, err))
+        return -1;
+    return turns ? next_chunk(t, err) : 0;
 }
 
 static int run_steps_to_end(struct trainer *t, struct err *err)

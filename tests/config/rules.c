@@ -138,7 +138,7 @@ static void keys_and_types(void **state)
         {12, "  lr: 1\n  clip: 0", NULL},
         {9, "  steps: 1\n  objective: sft", NULL},
         {9, "  steps: 1\n  objective: stf",
-         "run.yaml:10:14: train.objective: expected one of pretrain, sft, found stf"},
+         "run.yaml:10:14: train.objective: expected one of pretrain, sft, dpo, found stf"},
         {9, "  epochs: 0", "train.epochs: expected a number above 0"},
         {9, "  steps: 1\n  precision: bf16", NULL},
         {9, "  steps: 1\n  precision: fp16",

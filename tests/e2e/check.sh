@@ -35,7 +35,8 @@ expect() {
 # Runs in bf16 are files for machines that multiply it; this one need not.
 any="--set train.allow_slow_bf16=true"
 # shellcheck disable=SC2086
-for file in reference solar-10.7b-pretrain quickstart/pretrain; do
+for file in reference solar-10.7b-pretrain solar-10.7b-sft solar-10.7b-dpo solar-10.7b-sdpo \
+    quickstart/pretrain quickstart/sft quickstart/dpo; do
     expect 0 "$configs/$file.yaml: run " "$configs/$file.yaml" $any
 done
 "$DUSK" check --reference >made || fail "check --reference: exit code $?"

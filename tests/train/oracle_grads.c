@@ -110,7 +110,8 @@ static struct bits run(struct comm *c, const struct task *t,
     int64_t counted = oracle_counted(all, t->length, t->labels);
     double *nll = need(calloc((size_t)all, sizeof *nll), t->model.name, "no memory");
     double wait_s = 0, loss = 0;
-    engine_pass(e, batches, counted, nll + first, &wait_s);
+    engine_pass(e, batches, &(struct engine_objective){.counted = counted}, nll + first,
+                &wait_s);
     comm_sum_f64(c, nll, all);
     for (int i = 0; i < all; i++)
         loss += nll[i] / (double)counted;

@@ -180,7 +180,8 @@ static struct step run_step(struct comm *c, struct engine *e, const struct set *
     double *nll = need(calloc((size_t)(mine / BATCH * segments), sizeof *nll), s->name,
                        "no memory");
     double wait_s = 0;
-    engine_pass(e, batches, s->counted, nll, &wait_s);
+    engine_pass(e, batches, &(struct engine_objective){.counted = s->counted}, nll,
+                &wait_s);
     for (int i = 0; i < mine / BATCH && g->stage == g->pipeline - 1; i++)
         for (int k = 0; k < batches[i].rows.segments; k++) {
             int place = g->replica * mine + i * BATCH + batches[i].sample[k];

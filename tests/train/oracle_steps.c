@@ -70,7 +70,8 @@ static void run_step(struct comm *c, struct engine *e, const struct task *t, int
          "counted_total differs");
     double *nll = need(calloc((size_t)all, sizeof *nll), "step", "no memory");
     double wait_s = 0, loss = 0;
-    engine_pass(e, batches, counted, nll + first * t->sequences, &wait_s);
+    engine_pass(e, batches, &(struct engine_objective){.counted = counted},
+                nll + first * t->sequences, &wait_s);
     comm_sum_f64(c, nll, all);
     for (int i = 0; i < all; i++)
         loss += nll[i];
