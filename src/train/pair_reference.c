@@ -7,6 +7,7 @@
 #include "src/base/mem.h"
 #include "src/base/progress.h"
 #include "src/train/precision.h"
+#include "src/train/stop.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -81,6 +82,19 @@ static int compute_some(struct work *w, int64_t done, int64_t n, struct err *err
     return comm_agree(w->world, failed, err);
 }
 
+/* Has a signal asked any rank to end? Then with ERR_STOPPED on all. */
+static int stopped(const struct work *w, int64_t done, struct err *err)
+{
+    int64_t signal = stop_signal();
+    comm_max_i64(w->world, &signal, 1);
+    if (!signal || done == w->r->pairs)
+        return 0;
+    return err_set(err, ERR_STOPPED,
+                   "stopped by signal %d at pair %" PRId64 " of the %" PRId64
+                   " of the reference, which are kept; the same command goes on",
+                   (int)signal, done, w->r->pairs);
+}
+
 static int begin(struct work *w, int64_t *done, struct err *err)
 {
     int64_t step = pair_logps_block(&w->r->spec) * BLOCKS;
@@ -115,6 +129,8 @@ static int compute(struct work *w, struct err *err)
             return -1;
         done += n;
         progress_at(&p, (double)done);
+        if (stopped(w, done, err))
+            return -1;
     }
     progress_end(&p);
     int failed = comm_root(w->world) ? reference_commit(&w->writer, err) : 0;

@@ -27,7 +27,8 @@ struct pair_reference {
 };
 
 /* sums [pairs], the same on all ranks; *computed (NULL is fine): were they? -1 with err
- * set on every rank. Collective over the engine's world. */
+ * set on every rank; ERR_STOPPED: a signal came (src/train/stop.h), what is done is
+ * kept. Collective over the engine's world. */
 int pair_reference(const struct pair_reference *r, struct pair_sums *sums,
                    bool *computed, struct err *err);
 

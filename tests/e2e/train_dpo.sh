@@ -89,7 +89,6 @@ paste p1.losses apart.losses | awk '
     fail "sharing the prompt changes the loss"
 
 # ---- the reference's file ----
-reference=$(ls runs/p1/reference-*.h5 | head -n 1)
 [ "$(ls runs/p1/reference-*.h5 | wc -l)" -eq 2 ] || fail "expected two references: $(ls runs/p1)"
 mkdir -p runs/again && cp runs/p1/reference-*.h5 runs/again
 train again 2 parallel.pipeline=2
@@ -106,6 +105,26 @@ grep -q data err || fail "does not say that the data differ: $(cat err)"
 expect 3 1 "kept.h5: " train run.yaml --set run.name=c --set dpo.cache=kept.h5 --set model.layers=0:3,1:4
 grep -q weights err || fail "does not say that the weights differ: $(cat err)"
 same kept.h5 other.h5 "refused files stay"
+# Stopped in its middle, it goes on from there.
+for i in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do
+    sed "s/\"prompt\": \"/&Problem $i. /" pairs.jsonl
+done >many.jsonl
+expect 0 1 - tokens many.jsonl -o many.h5 --tokenizer ref.h5 --template solar_eos --max-length 384
+sed 's/path: train.h5/path: many.h5/; s/, valid: .*, seq_len/, seq_len/; s/steps: 6/steps: 1/; s/, warmup: 2//; s/every: 3/every: 0/' run.yaml >many.yaml
+"$DUSK" train many.yaml --set run.name=part >out 2>err &
+waits=0
+until ls runs/part/*.part >/dev/null 2>&1 || [ $waits -ge 600 ]; do
+    sleep 0.05
+    waits=$((waits + 1))
+done
+kill -TERM $!
+wait $!
+code=$?
+[ $code -eq 75 ] || fail "stopped in the reference: exit code $code, expected 75: $(cat err)"
+ls runs/part/reference-*.part >/dev/null 2>&1 || fail "nothing was kept: $(ls runs/part)"
+expect 0 2 "going on where a run was killed" train many.yaml --set run.name=part --set parallel.pipeline=2
+expect 0 1 - train many.yaml --set run.name=whole
+same "$(ls runs/part/reference-*.h5)" "$(ls runs/whole/reference-*.h5)" "reference"
 train none 1 dpo.reference=none
 ls runs/none/reference-* 2>/dev/null && fail "a reference of none"
 expect 0 1 - upscale ref.h5 -o deep.h5 --layers 0:4,1:4
