@@ -104,8 +104,8 @@ struct ckpt_writer *ckpt_create(struct comm *c, const char *path, bool folder,
                                 bool replace, const struct ckpt_info *info,
                                 struct err *err);
 
-/* As ckpt_read, writing: src in the stored dtype (raw) or in fp32 (converted). Local.
- */
+/* As ckpt_read, writing: src in the stored dtype (raw) or in fp32 (converted); NULL:
+ * zeros, as cheap as none. Local. */
 int ckpt_write(struct ckpt_writer *w, enum ckpt_set set, enum tensor_role role,
                int layer, int64_t begin, int64_t n, const float *src, struct err *err);
 int ckpt_write_raw(struct ckpt_writer *w, enum ckpt_set set, enum tensor_role role,

@@ -166,7 +166,7 @@ int ckpt_write(struct ckpt_writer *w, enum ckpt_set set, enum tensor_role role,
                int layer, int64_t begin, int64_t n, const float *src, struct err *err)
 {
     enum dtype t = set == CKPT_MODEL ? w->dtype[role] : DTYPE_F32;
-    if (t == DTYPE_F32)
+    if (t == DTYPE_F32 || !src)
         return ckpt_write_raw(w, set, role, layer, begin, n, src, err);
     if (!w->buffer)
         w->buffer = mem_array(CKPT_CONVERT_ELEMENTS, sizeof(uint16_t), err);

@@ -82,7 +82,7 @@ struct sealed_writer *sealed_create(struct comm *c, const char *path, bool repla
 /* Writes bytes [begin, begin + bytes) of one layer (0 if not stacked) of an array by
  * index. begin is a multiple of SEALED_BLOCK_BYTES and the range ends on one or at the
  * layer's end. Each block must be written exactly once by one rank; sealed_commit
- * checks. Local. */
+ * checks. data NULL: zeros, which a new file has without writing them. Local. */
 int sealed_write(struct sealed_writer *w, int array, int64_t layer, int64_t begin,
                  const void *data, size_t bytes, struct err *err);
 

@@ -204,17 +204,20 @@ static int write_failed(struct sealed_writer *w, const struct err *err)
 int sealed_write(struct sealed_writer *w, int array, int64_t layer, int64_t begin,
                  const void *data, size_t bytes, struct err *err)
 {
+    static const char zeros[SEALED_BLOCK_BYTES];
     int64_t block = sealed_table_block(&w->table, array, layer, begin, bytes);
     const struct sealed_place *p = &w->table.place[array];
     int64_t at = p->offset + layer * p->layer_bytes + begin;
     for (size_t done = 0; done < bytes; block++) {
         size_t n =
             bytes - done < SEALED_BLOCK_BYTES ? bytes - done : SEALED_BLOCK_BYTES;
-        w->sum[block] = XXH3_64bits((const char *)data + done, n);
+        w->sum[block] = XXH3_64bits(data ? (const char *)data + done : zeros, n);
         if (w->times[block] < UINT8_MAX)
             w->times[block]++;
         done += n;
     }
+    if (!data)
+        return 0;
     if (file_pwrite(w->fd, w->path, data, bytes, at, err) < 0)
         return write_failed(w, err);
     if (bytes >= FLUSH_BYTES / 8) /* start now, so that the sync at the end is short */

@@ -23,7 +23,7 @@ struct tied {
 static bool receives_gradients(const struct slab_entry *embed,
                                const struct slab_entry *head)
 {
-    return embed && !head;
+    return embed && !head && !embed->frozen;
 }
 
 int tied_create(struct tied **tied, const struct grid *grid, const struct slab *slab,
@@ -146,6 +146,8 @@ static void receive_and_add(const struct tied *t, float *data, int from, double 
 
 void tied_add_gradient(struct tied *t, float *grads, double *wait_s)
 {
+    if ((t->embed ? t->embed : t->head)->frozen)
+        return;
     float *embed = t->embed ? grads + t->embed->grad_at + t->shard.begin : NULL;
     float *head = t->head ? grads + t->head->grad_at + t->shard.begin : NULL;
     if (embed && head)

@@ -6,7 +6,8 @@
  * logits with it. Each sums a gradient of its own and, after the sums over replicas,
  * the first stage adds embedding + head, at every pipeline size; after the update the
  * last stage gets the weight back. Owners are the same replicas on both stages
- * (mpi/shard.h), so each replica's two stages talk to each other only. */
+ * (mpi/shard.h), so each replica's two stages talk to each other only. A frozen one has
+ * no gradients to add. */
 
 #include "mpi/grid.h"
 #include "src/base/dtype.h"
@@ -22,8 +23,9 @@ int tied_create(struct tied **tied, const struct grid *grid, const struct slab *
 void tied_destroy(struct tied *t); /* NULL is fine. Local. */
 int64_t tied_bytes(const struct slab *slab);
 
-/* Owned elements of the embedding's gradient += those of the head's. Seconds of waiting
- * are added to *wait_s. Collective over the first and last stage of a replica. */
+/* Owned elements of the embedding's gradient += those of the head's; frozen: nothing.
+ * Seconds of waiting are added to *wait_s. Collective over the first and last stage of
+ * a replica. */
 void tied_add_gradient(struct tied *t, float *grads, double *wait_s);
 
 /* Owned elements of the head's copy of the weight, of dtype w, become the embedding's.

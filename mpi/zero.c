@@ -13,7 +13,7 @@
 
 enum { ALIGN_ELEMENTS = 32, CLEAR_PART = 1 << 16 };
 
-/* Where a part's elements lie. */
+/* Where a part's elements lie; of a frozen one only the weights. */
 struct place {
     int64_t weight_at, grad_at; /* first owned element in the stage's arrays */
     int64_t own_at;             /* and in this rank's */
@@ -33,9 +33,11 @@ struct zero {
     struct place *place;    /* [parts] */
     struct exchange *exchange;
     int sums, copies;          /* entries with a gradient; with a weight of their own */
+    int changing;              /* copies that a step changes, the first ones */
     struct exchange_item *sum; /* [sums] in grads */
     struct exchange_item *copy; /* [copies] in weights */
     struct tied *tied;          /* NULL: nothing to do for a tied head here */
+    bool tied_frozen;           /* then only loading needs it */
     double *squares;            /* [tensors][data] */
 };
 
@@ -48,7 +50,7 @@ static int64_t owned_elements(const struct slab *slab, int data, int rank)
 {
     int64_t n = 0;
     for (int i = 0; i < slab->entries; i++) {
-        if (slab->entry[i].tied_head)
+        if (slab->entry[i].tied_head || slab->entry[i].frozen)
             continue;
         struct shard s = shard_of(&slab->entry[i].tensor, data, rank);
         n += padded(s.end - s.begin);
@@ -74,28 +76,48 @@ int64_t zero_bytes(const struct slab *slab, const struct model_shape *shape,
            exchange_bytes(data, true) + (shape->tied ? tied_bytes(slab) : 0);
 }
 
-static void fill_lists(struct zero *z)
+/* What travels: gradients, and weights, those that a step changes first. */
+static void fill_exchanges(struct zero *z)
+{
+    const struct slab_entry *embed = slab_find(z->slab, ROLE_EMBED_TOKENS, -1, false);
+    for (int frozen = 0; frozen < 2; frozen++) {
+        for (int i = 0; i < z->slab->entries; i++) {
+            const struct slab_entry *e = &z->slab->entry[i];
+            if (e->frozen != frozen)
+                continue;
+            if (e->tensor.role == ROLE_EMBED_TOKENS)
+                z->tied_frozen = frozen;
+            if (!frozen)
+                z->sum[z->sums++] = (struct exchange_item){e->tensor, e->grad_at};
+            if (!e->tied_head || !embed)
+                z->copy[z->copies++] = (struct exchange_item){e->tensor, e->weight_at};
+        }
+        if (!frozen)
+            z->changing = z->copies;
+    }
+}
+
+static void fill_parts(struct zero *z)
 {
     int data = z->grid.data, replica = z->grid.replica;
     int64_t owned = owned_elements(z->slab, data, replica), at = 0;
     for (int i = 0; i < z->slab->entries; i++) {
         const struct slab_entry *e = &z->slab->entry[i];
-        z->sum[z->sums++] = (struct exchange_item){e->tensor, e->grad_at};
-        const struct slab_entry *embed =
-            slab_find(z->slab, ROLE_EMBED_TOKENS, -1, false);
-        if (!e->tied_head || !embed)
-            z->copy[z->copies++] = (struct exchange_item){e->tensor, e->weight_at};
         if (e->tied_head)
             continue;
         struct shard s = shard_of(&e->tensor, data, replica);
         struct zero_part *p = &z->part[z->parts];
-        *p = (struct zero_part){.tensor = e->tensor, .shard = s};
+        struct place *place = &z->place[z->parts++];
+        *p = (struct zero_part){.tensor = e->tensor, .shard = s, .frozen = e->frozen};
+        *place = (struct place){.weight_at = e->weight_at + s.begin};
+        if (e->frozen)
+            continue;
+        place->grad_at = e->grad_at + s.begin;
+        place->own_at = at;
         if (z->moments) {
             p->moment[0] = z->moments + at;
             p->moment[1] = z->moments + owned + at;
         }
-        z->place[z->parts++] =
-            (struct place){e->weight_at + s.begin, e->grad_at + s.begin, at};
         at += padded(s.end - s.begin);
     }
 }
@@ -133,7 +155,8 @@ static struct zero *create(const struct grid *grid, const struct slab *slab,
     }
     if (shape->tied && tied_create(&z->tied, grid, slab, err))
         goto fail;
-    fill_lists(z);
+    fill_exchanges(z);
+    fill_parts(z);
     return z;
 fail:
     zero_destroy(z);
@@ -194,6 +217,8 @@ static double global_norm(struct zero *z, double *wait_s)
     memset(z->squares, 0, sizeof *z->squares * (size_t)entries);
     for (int i = 0; i < z->parts; i++) {
         const struct zero_part *p = &z->part[i];
+        if (p->frozen)
+            continue;
         int64_t at = (int64_t)p->tensor.index * data + z->grid.replica;
         z->squares[at] =
             sum_of_squares(part_elements(p), z->grads + z->place[i].grad_at);
@@ -212,17 +237,19 @@ static double global_norm(struct zero *z, double *wait_s)
     return sqrt(total);
 }
 
-static void publish(struct zero *z, double *wait_s)
+/* The first so many copies. The tied head's is among those that a step changes, unless
+ * it is frozen. */
+static void publish(struct zero *z, int copies, bool head, double *wait_s)
 {
-    if (z->tied)
+    if (z->tied && head)
         tied_copy_weight(z->tied, z->precision, z->weights, wait_s);
-    exchange_gather(z->exchange, z->copies, z->copy, z->precision, z->weights, wait_s);
+    exchange_gather(z->exchange, copies, z->copy, z->precision, z->weights, wait_s);
 }
 
 void zero_publish(struct zero *z)
 {
     double wait_s = 0;
-    publish(z, &wait_s);
+    publish(z, z->copies, true, &wait_s);
 }
 
 /* Weights of a part, from its at-th owned element. */
@@ -238,7 +265,7 @@ static uint16_t *weight_bf16(const struct zero *z, int i, int64_t at)
 
 static int16_t *rest_of(const struct zero *z, int i, int64_t at)
 {
-    return z->rest ? z->rest + z->place[i].own_at + at : NULL;
+    return z->rest && !z->part[i].frozen ? z->rest + z->place[i].own_at + at : NULL;
 }
 
 static void check_range(const struct zero *z, int i, int64_t at, int64_t n)
@@ -278,8 +305,10 @@ static void clear(float *x, int64_t n)
 /* All gradients but the owned ones, which AdamW cleared as it read them. */
 static void clear_others(struct zero *z)
 {
-    for (int i = 0; i < z->sums; i++) {
+    for (int i = 0; i < z->slab->entries; i++) {
         const struct slab_entry *e = &z->slab->entry[i];
+        if (e->frozen)
+            continue;
         struct shard own = shard_of(&e->tensor, z->grid.data, z->grid.replica);
         float *g = z->grads + e->grad_at;
         if (e->tied_head)
@@ -299,6 +328,8 @@ static void apply(struct zero *z, const struct zero_step *step)
     double scale = clip_scale(step->norm, step->clip);
     for (int i = 0; i < z->parts; i++) {
         const struct zero_part *p = &z->part[i];
+        if (p->frozen)
+            continue;
         int64_t n = part_elements(p);
         float *g = z->grads + z->place[i].grad_at;
         if (z->precision == DTYPE_BF16)
@@ -326,5 +357,5 @@ void zero_update(struct zero *z, struct zero_step *step)
     }
     apply(z, step);
     clear_others(z);
-    publish(z, &step->wait_s);
+    publish(z, z->changing, !z->tied_frozen, &step->wait_s);
 }

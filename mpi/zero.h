@@ -15,7 +15,10 @@
  * (src/optim/master.h), so that the optimizer's state has the bits of fp32 arithmetic;
  * what is published is the rounded weight. A parameter then takes 2 bytes of weight and
  * 4 of gradient on every replica, and 10 (rest of the master, both moments) on its
- * owner. */
+ * owner.
+ *
+ * A frozen parameter (src/param/slab.h) takes its weight only: it is loaded, saved and
+ * published after loading like the others, and no step touches or sends it. */
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -53,7 +56,8 @@ struct zero_step {
 
 /* Reduces, clips, updates, publishes, clears the gradients. The norm adds, in double,
  * each tensor's owned parts by data rank, then the tensors in table order: its bits
- * depend on the data degree, not on the pipeline. Collective over world. */
+ * depend on the data degree, not on the pipeline. Frozen tensors count for nothing.
+ * Collective over world. */
 void zero_update(struct zero *z, struct zero_step *step);
 
 /* Clears the gradients of a step that is not to be applied. Local. */
@@ -61,17 +65,20 @@ void zero_discard(struct zero *z);
 
 /* Owned elements of every slab entry, for loading and saving. A tied head has none of
  * its own. `moment` 0: exp_avg, 1: exp_avg_sq: owned elements only, shard.end -
- * shard.begin of them, NULL without grads. Borrowed, live as long as z. Local. */
+ * shard.begin of them, NULL without grads or if frozen. Borrowed, live as long as z.
+ * Local. */
 struct zero_part {
     struct tensor tensor;
     struct shard shard;
+    bool frozen;
     float *moment[2];
 };
 int zero_parts(const struct zero *z);
 struct zero_part zero_part_at(const struct zero *z, int i);
 
 /* The fp32 masters of n elements of part i, from the at-th owned one: what goes in
- * comes out in every bit if there are grads; else BF16 weights are all that is kept.
+ * comes out in every bit if there are grads; else, and if the part is frozen, BF16
+ * weights are all that is kept.
  * zero_publish after the last. Local. */
 void zero_put(struct zero *z, int i, int64_t at, int64_t n, const float *master);
 void zero_get(const struct zero *z, int i, int64_t at, int64_t n, float *master);

@@ -9,6 +9,7 @@
 #include "src/config/schema.h"
 #include "src/train/dpo.h"
 #include "src/train/precision.h"
+#include "src/train/run_spec.h"
 
 static const struct option check_options[] = {
     {"--set", "a.b=VALUE...",
@@ -91,6 +92,17 @@ static void print_summary(const char *path, const struct run *r)
                r->parallel.pipeline);
 }
 
+/* The names in train.freeze, where the file itself says what the model is. */
+static int check_freeze(const struct run *r, struct err *err)
+{
+    struct model_shape shape;
+    struct freeze freeze = run_freeze(r);
+    if (r->model.init || !freeze.patterns)
+        return 0;
+    return run_model_shape(r, &shape, err) || freeze_check(&freeze, &shape, err) ? -1
+                                                                                 : 0;
+}
+
 static int check(const struct options *o, struct err *err)
 {
     const char *sets[SETS_MAX], *path = o->arg[0];
@@ -104,7 +116,8 @@ static int check(const struct options *o, struct err *err)
     if (run_read(&r, path, sets, n, err) < 0)
         return -1;
     struct preference_settings preference;
-    int rc = precision_check_program(&r, err) || dpo_settings(&r, &preference, err);
+    int rc = precision_check_program(&r, err) || dpo_settings(&r, &preference, err) ||
+             check_freeze(&r, err);
     if (rc)
         err_prefix(err, "%s", path);
     else if (options_flag(o, "--print"))

@@ -62,6 +62,16 @@ static void format_keys(const struct run *r, FILE *out)
     fputc(']', out);
 }
 
+static void format_patterns(const struct run *r, FILE *out)
+{
+    fputc('[', out);
+    for (int i = 0; i < r->train.freeze_n; i++) {
+        fputs(i ? ", " : "", out);
+        format_text(r->train.freeze[i], out);
+    }
+    fputc(']', out);
+}
+
 static void format_sets(const struct run_set *sets, int n, bool train, FILE *out)
 {
     fputc('[', out);
@@ -134,6 +144,9 @@ void key_format(const struct key *k, const struct run *r, FILE *out)
     case KEY_KEYS:
         format_keys(r, out);
         return;
+    case KEY_PATTERNS:
+        format_patterns(r, out);
+        return;
     case KEY_TRAIN_SETS:
         format_sets(r->data.train, r->data.train_sets, true, out);
         return;
@@ -163,6 +176,7 @@ const char *key_expected(const struct key *k, char text[KEY_EXPECTED])
         [KEY_BETAS] = "a list of two numbers, each at least 0 and below 1",
         [KEY_SPLIT] = "auto or a list of layers for each stage",
         [KEY_KEYS] = "a list of keys or sections",
+        [KEY_PATTERNS] = "a list of patterns",
         [KEY_TRAIN_SETS] = "a list of one or more {path: FILE, weight: NUMBER}",
         [KEY_VALID_SETS] = "a list of {name: NAME, path: FILE}",
     };

@@ -245,6 +245,23 @@ static int read_keys(const struct tree_node *node, struct wanted w, struct run *
     return 0;
 }
 
+static int read_patterns(const struct tree_node *node, struct wanted w, struct run *r,
+                         struct err *err)
+{
+    if (node->kind != TREE_LIST)
+        return refuse(node, w, err);
+    if (!node->first)
+        return 0;
+    r->train.freeze = calloc((size_t)count_items(node), sizeof *r->train.freeze);
+    if (!r->train.freeze)
+        return no_memory(err);
+    struct wanted pattern = {w.label, "a pattern of tensors' names"};
+    for (const struct tree_node *item = node->first; item; item = item->next)
+        if (read_text(item, pattern, &r->train.freeze[r->train.freeze_n++], err) < 0)
+            return -1;
+    return 0;
+}
+
 /* One entry of data.train (path, weight) or data.valid (name, path). */
 static int read_set(const struct tree_node *node, const struct key *k, int index,
                     struct run_set *set, struct err *err)
@@ -353,6 +370,8 @@ int key_read(const struct key *k, const struct tree_node *node, struct run *r,
         return read_split(node, w, k, r, err);
     case KEY_KEYS:
         return read_keys(node, w, r, err);
+    case KEY_PATTERNS:
+        return read_patterns(node, w, r, err);
     case KEY_TRAIN_SETS:
     case KEY_VALID_SETS:
         return read_sets(node, w, k, r, err);

@@ -3,6 +3,7 @@
 
 #include "src/config/path.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 static const char digits[] = "0123456789";
@@ -270,6 +271,34 @@ static int check_events(const struct run *r, const struct tree_node *root,
     return 0;
 }
 
+/* Of "layers.5" and "layers.0-23" the numbers; other patterns are the model's to
+ * judge. */
+static bool layers_rise(const char *pattern)
+{
+    static const char prefix[] = "layers.";
+    size_t n = sizeof prefix - 1;
+    if (strncmp(pattern, prefix, n) != 0)
+        return true;
+    const char *from = pattern + n, *to = from + strspn(from, digits);
+    if (*to != '-' || to == from || !to[1] || to[1 + strspn(to + 1, digits)])
+        return true;
+    return strtol(from, NULL, 10) <= strtol(to + 1, NULL, 10);
+}
+
+static int check_freeze(const struct run *r, const struct tree_node *root,
+                        struct err *err)
+{
+    char shown[TREE_SHOWN];
+    for (int i = 0; i < r->train.freeze_n; i++)
+        if (!layers_rise(r->train.freeze[i]))
+            return tree_error(
+                err, path_place(root, "train.freeze"),
+                "train.freeze: expected layers.FROM-TO, FROM <= TO, found "
+                "\"%s\"",
+                tree_shown(r->train.freeze[i], shown));
+    return 0;
+}
+
 static int check_objective(const struct run *r, const struct tree_node *root,
                            struct err *err)
 {
@@ -328,7 +357,8 @@ int rules_check(struct run *r, const struct tree_node *root, struct err *err)
     if (check_names(r, root, err) < 0 || check_model(r, root, err) < 0 ||
         check_objective(r, root, err) < 0 || check_length(r, root, err) < 0 ||
         check_batch(r, root, err) < 0 || check_rate(r, root, err) < 0 ||
-        check_parallel(r, root, err) < 0 || check_dpo(r, root, err) < 0)
+        check_parallel(r, root, err) < 0 || check_dpo(r, root, err) < 0 ||
+        check_freeze(r, root, err) < 0)
         return -1;
     return check_events(r, root, err);
 }

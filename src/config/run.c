@@ -216,6 +216,9 @@ void run_fini(struct run *r)
     free(r->model.init);
     free_sets(r->data.train, r->data.train_sets);
     free_sets(r->data.valid, r->data.valid_sets);
+    for (int i = 0; i < r->train.freeze_n; i++)
+        free(r->train.freeze[i]);
+    free(r->train.freeze);
     free(r->parallel.split);
     for (int i = 0; i < r->checkpoint.resume_allow_n; i++)
         free(r->checkpoint.resume_allow[i]);

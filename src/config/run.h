@@ -67,6 +67,8 @@ struct run {
         double epochs;
         int global_batch, micro_batch;
         int max_skipped; /* updates in a row */
+        int freeze_n;
+        char **freeze; /* [freeze_n] patterns (src/param/freeze.h) */
     } train;
     struct {      /* train.objective: dpo */
         int loss; /* place in the names of dpo.loss */

@@ -310,6 +310,17 @@ const struct key schema_keys[] = {
          "A step whose loss or gradient is NaN or Inf updates nothing; so many in a "
          "row end the run (exit 5), with the place where the first one arises and "
          "the weights in step-N-nonfinite."},
+    {.path = "train.freeze",
+     .type = KEY_PATTERNS,
+     .missing = "[]",
+     .example = "[]",
+     .help =
+         "Tensors of the run's model that stay as they are: layers.FROM-TO (both "
+         "included; or layers.N) for all of these layers, or patterns of Hugging Face "
+         "names with * ? [abc], such as \"model.layers.3.mlp.*\", \"*norm*\" or "
+         "\"model.embed_tokens.weight\" (of a tied model that is the head too). They "
+         "have no gradient, moments or decay and no part in the gradient's norm; of "
+         "fp32 weights bf16 keeps the rounded ones."},
     {.path = "dpo.loss",
      .type = KEY_CHOICE,
      .offset = AT(dpo.loss),
@@ -554,7 +565,8 @@ const struct key schema_keys[] = {
      .missing = "[]",
      .example = "[]",
      .help = "Keys or sections that may differ from the checkpoint's though they "
-             "change the run (model, run.seed, data, train.global_batch)."},
+             "change the run (model, run.seed, data, train.global_batch, "
+             "train.freeze)."},
     {.path = "log.every",
      .type = KEY_I64,
      .offset = AT(log.every),

@@ -24,6 +24,7 @@ enum key_type {
     KEY_BETAS,      /* optim.betas: beta1, beta2 */
     KEY_SPLIT,      /* parallel.split: auto or a list */
     KEY_KEYS,       /* checkpoint.resume_allow: a list of keys or sections */
+    KEY_PATTERNS,   /* train.freeze: a list of text */
     KEY_TRAIN_SETS, /* data.train: a list of {path, weight} */
     KEY_VALID_SETS  /* data.valid: a list of {name, path} */
 };

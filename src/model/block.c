@@ -38,6 +38,12 @@ struct block_params block_params_of(const struct block_dims *d)
         .norm2 = norm};
 }
 
+bool block_trains(const struct block_params *p)
+{
+    return p->qkv.sums || p->gate_up.sums || p->o.dw || p->down.dw || p->norm1.dw ||
+           p->norm2.dw;
+}
+
 void block_keep_lay_out(struct block_keep *keep, struct arena *a,
                         const struct block_dims *d, int max_rows, bool training)
 {
@@ -196,7 +202,7 @@ void block_forward(struct block_context *c, const struct block_params *p,
 }
 
 /* normed1 and normed2 hold the gradients by the norms' outputs until the norms turn
- * them into the outputs themselves, for the weight gradients. */
+ * them into the outputs themselves, for the weight gradients, where there are any. */
 void block_backward_input(struct block_context *c, const struct block_params *p,
                           const struct block_keep *keep, const struct rows *rows,
                           const void *x, const void *dy, void *dx)
@@ -211,7 +217,7 @@ void block_backward_input(struct block_context *c, const struct block_params *p,
     swiglu_backward(n, d->ff, t, keep->gate_up, c->act);
     gate_up_backward(c, p, keep, n);
     rmsnorm_backward(&p->norm2, n, c->normed2, keep->middle, keep->rstd2, dy,
-                     c->dmiddle, c->normed2, c->norm_sums);
+                     c->dmiddle, p->gate_up.sums ? c->normed2 : NULL, c->norm_sums);
 
     o_backward(c, p, n);
     attention_backward(c->g, a, &c->attention, rows, &qkv, keep->heads, keep->lse,
@@ -220,7 +226,7 @@ void block_backward_input(struct block_context *c, const struct block_params *p,
                   c->sine, t, c->dqkv, qkv_dim(d));
     qkv_backward(c, p, n);
     rmsnorm_backward(&p->norm1, n, c->normed1, x, keep->rstd1, c->dmiddle, dx,
-                     c->normed1, c->norm_sums);
+                     p->qkv.sums ? c->normed1 : NULL, c->norm_sums);
 }
 
 void block_backward_weight(struct block_context *c, const struct block_params *p,

@@ -59,6 +59,9 @@ struct block_context {
 /* Sizes only. */
 struct block_params block_params_of(const struct block_dims *d);
 
+/* Has any of its weights a gradient sum? */
+bool block_trains(const struct block_params *p);
+
 void block_keep_lay_out(struct block_keep *keep, struct arena *a,
                         const struct block_dims *d, int max_rows, bool training);
 
@@ -77,8 +80,8 @@ void block_backward_input(struct block_context *c, const struct block_params *p,
                           const struct block_keep *keep, const struct rows *rows,
                           const void *x, const void *dy, void *dx);
 
-/* Adds to the weights' gradient sums. Follows block_backward_input with the same dy
- * before another layer's. */
+/* Adds to the gradient sums of the matrices that have one. Follows block_backward_input
+ * with the same dy before another layer's. */
 void block_backward_weight(struct block_context *c, const struct block_params *p,
                            const struct block_keep *keep, const struct rows *rows,
                            const void *dy);

@@ -40,6 +40,8 @@ void linear_backward_weight(const struct gemm *g, const struct linear *l, int ro
                             const void *dy, int64_t dy_stride, const void *x,
                             int64_t x_stride)
 {
+    if (!l->dw)
+        return;
     if (l->dtype == DTYPE_F32)
         gemm_f32(g, GEMM_T, GEMM_N, l->out, l->in, rows, dy, dy_stride, x, x_stride,
                  1.0f, l->dw, l->in);
@@ -61,6 +63,16 @@ struct linear_group linear_group_of(enum dtype dtype, int in, const int *out, in
                 (struct linear){.in = in, .out = out[i], .dtype = dtype};
     }
     return group;
+}
+
+void linear_group_add_sum(struct linear_group *l, int at, int out, float *dw)
+{
+    struct linear_sum *last = l->sums ? &l->sum[l->sums - 1] : NULL;
+    if (last && last->at + last->out == at &&
+        last->dw + (int64_t)last->out * l->in == dw)
+        last->out += out;
+    else
+        l->sum[l->sums++] = (struct linear_sum){at, out, dw};
 }
 
 void linear_group_forward(const struct gemm *g, const struct linear_group *l, int rows,
@@ -85,9 +97,13 @@ void linear_group_backward_input(const struct gemm *g, const struct linear_group
 void linear_group_backward_weight(const struct gemm *g, const struct linear_group *l,
                                   int rows, const void *dy, const void *x)
 {
-    for (int i = 0, at = 0; i < l->parts; at += l->part[i++].out)
-        linear_backward_weight(g, &l->part[i], rows,
-                               element_at(l->part[i].dtype, dy, at), l->out, x, l->in);
+    enum dtype t = l->part[0].dtype;
+    for (int i = 0; i < l->sums; i++) {
+        const struct linear_sum *s = &l->sum[i];
+        struct linear one = {.in = l->in, .out = s->out, .dtype = t, .dw = s->dw};
+        linear_backward_weight(g, &one, rows, element_at(t, dy, s->at), l->out, x,
+                               l->in);
+    }
 }
 
 int64_t linear_pack_backward_bytes(const struct linear *l, const struct gemm *g)

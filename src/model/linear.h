@@ -9,7 +9,11 @@
  *
  * A group is up to three layers that read the same rows and write side by side into the
  * rows of one array: q, k and v, or gate and up. Where their weights, and their
- * gradient sums, follow each other in memory, the group is one product. All local. */
+ * gradient sums, follow each other in memory, the group is one product. All local.
+ *
+ * Layers that are not trained have no gradient sum. Of a group some may have one and
+ * others not: its weight gradient is then a product for each run of those that have,
+ * with the bits of the whole one but in oneDNN's bf16 (see src/gemm/bf16.h). */
 
 #include <stdbool.h>
 
@@ -21,7 +25,7 @@ struct linear {
     int in, out;
     enum dtype dtype;
     const void *w; /* [out, in], borrowed */
-    float *dw;     /* [out, in] gradient sum, borrowed; NULL if not training */
+    float *dw;     /* [out, in] gradient sum, borrowed; NULL: none is wanted */
     /* Packed copies for y and for dx, NULL to read w. */
     struct gemm_packed *forward, *backward;
     void *forward_at, *backward_at; /* their memory; NULL: none */
@@ -39,22 +43,34 @@ void linear_backward_input(const struct gemm *g, const struct linear *l, int row
                            const void *dy, int64_t dy_stride, float beta, void *dx,
                            int64_t dx_stride);
 
-/* dW += dy^T x. */
+/* dW += dy^T x, or nothing where dw is NULL. */
 void linear_backward_weight(const struct gemm *g, const struct linear *l, int rows,
                             const void *dy, int64_t dy_stride, const void *x,
                             int64_t x_stride);
 
 enum { LINEAR_PARTS = 3 };
 
-struct linear_group {
-    int parts;
-    int in, out; /* out: of all parts */
-    struct linear part[LINEAR_PARTS];
+/* A gradient sum [out, in] of the group's outputs [at, at + out). */
+struct linear_sum {
+    int at, out;
+    float *dw; /* borrowed */
 };
 
-/* Sizes only: parts whose weights the slab will join are one part already. */
+struct linear_group {
+    int parts;
+    int in, out;                      /* out: of all parts */
+    struct linear part[LINEAR_PARTS]; /* their dw is not used */
+    int sums;
+    struct linear_sum sum[LINEAR_PARTS]; /* [sums], rising */
+};
+
+/* Sizes only, no sums: parts whose weights the slab will join are one part already. */
 struct linear_group linear_group_of(enum dtype dtype, int in, const int *out,
                                     int parts);
+
+/* The layer with outputs [at, at + out) is trained, its gradient sum at dw: joins the
+ * one before if it follows that in both. */
+void linear_group_add_sum(struct linear_group *l, int at, int out, float *dw);
 
 /* x, dx [rows, in] and y, dy [rows, out] dense; as above. */
 void linear_group_forward(const struct gemm *g, const struct linear_group *l, int rows,

@@ -119,7 +119,8 @@ ELEMENT_INLINE void weight_gradient_of(enum dtype t, const struct row *row, int 
 ELEMENT_INLINE void backward_row_of(enum dtype t, struct row *row, int n)
 {
     row->mean = mean_gz_of(t, row->dy, row->x, row->w, row->r, n);
-    weight_gradient_of(t, row, n);
+    if (row->dw)
+        weight_gradient_of(t, row, n);
     if (row->residual)
         input_gradient_of(t, row, n, row->residual);
     else
@@ -151,7 +152,8 @@ static void backward_block(const struct rmsnorm *n, int begin, int end, const vo
                            void *dx, void *y, float *dw)
 {
     enum dtype t = n->dtype;
-    memset(dw, 0, (size_t)n->dim * sizeof *dw);
+    if (dw)
+        memset(dw, 0, (size_t)n->dim * sizeof *dw);
     for (int i = begin; i < end; i++) {
         int64_t at = (int64_t)i * n->dim;
         struct row row = {.dy = element_at(t, dy, at),
@@ -187,10 +189,10 @@ void rmsnorm_backward(const struct rmsnorm *n, int rows, const void *dy, const v
             int begin = b * ROW_BLOCK;
             int end = rows - begin < ROW_BLOCK ? rows : begin + ROW_BLOCK;
             backward_block(n, begin, end, dy, x, rstd, residual, dx, y,
-                           scratch + (int64_t)b * dim);
+                           n->dw ? scratch + (int64_t)b * dim : NULL);
         }
 #pragma omp for schedule(static)
-        for (int c = 0; c < dim; c += COLUMNS)
+        for (int c = 0; c < (n->dw ? dim : 0); c += COLUMNS)
             add_blocks(blocks, dim, scratch + c, dim - c < COLUMNS ? dim - c : COLUMNS,
                        n->dw + c);
     }

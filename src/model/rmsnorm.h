@@ -18,7 +18,7 @@ struct rmsnorm {
     enum dtype dtype;
     float eps;
     const void *w; /* [D], borrowed */
-    float *dw;     /* [D] gradient sum, borrowed; NULL if not training */
+    float *dw;     /* [D] gradient sum, borrowed; NULL: none is wanted */
 };
 
 /* Overwrites rstd with r, y and, unless NULL, copy [rows, D] with x: the start of the
@@ -29,10 +29,10 @@ void rmsnorm_forward(const struct rmsnorm *n, int rows, const void *x, float *rs
 /* Floats of scratch that rmsnorm_backward needs for up to max_rows rows. */
 int64_t rmsnorm_scratch_floats(int dim, int max_rows);
 
-/* dx = residual + the gradient through the norm; dw += the sum over rows, in blocks of
- * 64 rows. residual [rows, D] is what flows past the norm, NULL for none; dx may be
- * residual or dy. Overwrites y, unless NULL, with the norm's output from the kept r; y
- * may be dy if that is not dx. */
+/* dx = residual + the gradient through the norm; dw, unless NULL, += the sum over rows,
+ * in blocks of 64 rows. residual [rows, D] is what flows past the norm, NULL for none;
+ * dx may be residual or dy. Overwrites y, unless NULL, with the norm's output from the
+ * kept r; y may be dy if that is not dx. */
 void rmsnorm_backward(const struct rmsnorm *n, int rows, const void *dy, const void *x,
                       const float *rstd, const void *residual, void *dx, void *y,
                       float *scratch);

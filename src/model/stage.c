@@ -185,25 +185,38 @@ static const struct slab_entry *entry_of(const struct source *from, enum tensor_
     return e;
 }
 
+/* Its gradient sum; NULL: none. */
+static float *sum_of(const struct source *from, const struct slab_entry *e)
+{
+    return from->grads && !e->frozen ? from->grads + e->grad_at : NULL;
+}
+
 static void find_linear(const struct source *from, enum tensor_role r, int layer,
                         bool tied_head, struct linear *l)
 {
     const struct slab_entry *e = entry_of(from, r, layer, tied_head);
     l->w = element_at(from->dtype, from->weights, e->weight_at);
-    l->dw = from->grads ? from->grads + e->grad_at : NULL;
+    l->dw = sum_of(from, e);
 }
 
-/* The parts' places follow from those of the roles; joined parts from the first's. */
+/* The parts' places follow from those of the roles; joined parts from the first's. The
+ * sums are found one by one: any of them may be frozen. */
 static void find_group(const struct source *from, const enum tensor_role *role,
                        int roles, int layer, struct linear_group *group)
 {
-    int part = 0, left = 0;
+    int part = 0, left = 0, at = 0;
     for (int i = 0; i < roles; i++) {
+        const struct slab_entry *e = entry_of(from, role[i], layer, false);
+        int out = to_int(e->tensor.rows);
         if (left == 0) {
-            left = group->part[part].out;
-            find_linear(from, role[i], layer, false, &group->part[part++]);
+            struct linear *first = &group->part[part++];
+            first->w = element_at(from->dtype, from->weights, e->weight_at);
+            left = first->out;
         }
-        left -= to_int(entry_of(from, role[i], layer, false)->tensor.rows);
+        if (sum_of(from, e))
+            linear_group_add_sum(group, at, out, sum_of(from, e));
+        left -= out;
+        at += out;
     }
     CHECK(left == 0 && part == group->parts, "%d parts of %d", part, group->parts);
 }
@@ -213,7 +226,7 @@ static void find_norm(const struct source *from, enum tensor_role r, int layer,
 {
     const struct slab_entry *e = entry_of(from, r, layer, false);
     n->w = element_at(from->dtype, from->weights, e->weight_at);
-    n->dw = from->grads ? from->grads + e->grad_at : NULL;
+    n->dw = sum_of(from, e);
 }
 
 static void find_params(struct stage *s, const struct source *from)
@@ -244,6 +257,16 @@ static void find_params(struct stage *s, const struct source *from)
         find_linear(from, s->shape.tied ? ROLE_EMBED_TOKENS : ROLE_LM_HEAD, -1,
                     s->shape.tied, &s->head);
     }
+}
+
+static int lowest_of(const struct stage *s)
+{
+    int l = 0, layers = s->spec.layers;
+    if (s->spec.embed ? s->dembed != NULL : !s->spec.din_unused)
+        return -1;
+    while (l < layers && !block_trains(&s->params[l]))
+        l++;
+    return l == layers && !s->norm.dw ? layers + 1 : l;
 }
 
 /* Calls f for every matrix until it returns nonzero, which is returned. */
@@ -335,6 +358,7 @@ struct stage *stage_create(const struct stage_spec *spec, const struct slab *sla
                    s->cosine, s->sine);
     find_params(
         s, &(struct source){slab, spec->dtype, weights, spec->training ? grads : NULL});
+    s->lowest = lowest_of(s);
     int failed = 0;
     if (spec->lender)
         borrow_packs(s, spec->lender);

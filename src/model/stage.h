@@ -12,11 +12,13 @@
  * never rounded.
  *
  * Weights and gradient sums belong to the caller (see src/param/slab.h); a stage reads
- * the one and adds to the other. Products of bf16 read packed copies of the matrices
- * where the stage keeps them. What the backward pass needs of the forward pass is
- * kept in a slot, one for each micro-batch in flight. All memory is taken at creation:
- * no call below allocates. All local; each uses all OpenMP threads, and its bits do not
- * depend on their number, on the slot, nor on how layers are split over stages.
+ * the one and adds to the other. Frozen tensors have no sum, and a backward pass ends
+ * with the lowest layer that trains anything, if no stage before does. Products of bf16
+ * read packed copies of the matrices where the stage keeps them. What the backward pass
+ * needs of the forward pass is kept in a slot, one for each micro-batch in flight. All
+ * memory is taken at creation: no call below allocates. All local; each uses all OpenMP
+ * threads, and its bits do not depend on their number, on the slot, nor on how layers
+ * are split over stages.
  *
  * Formulas: transformers' modeling_llama.py; attention, Vaswani et al. 2017; grouped
  * queries, arXiv 2305.13245; rotary embedding, arXiv 2104.09864; RMSNorm, arXiv
@@ -51,6 +53,7 @@ struct stage_spec {
     bool training;  /* false: forward only, slots keep nothing (one is enough) */
     enum dtype dtype;
     enum stage_packing packing;
+    bool din_unused;            /* training: no stage before trains anything */
     const struct stage *lender; /* NULL, or a stage of the same layers, weights and
                                    dtype, whose packed copies are borrowed instead */
 };
@@ -102,7 +105,7 @@ void stage_forward(struct stage *s, int slot, const struct rows *rows,
 
 /* Runs the slot's micro-batch backward, adding to the grads. dout [rows, D] is the
  * gradient of out (NULL for a head stage); din [rows, D] that of in (NULL for an
- * embedding stage). */
+ * embedding stage; undefined with din_unused). */
 void stage_backward(struct stage *s, int slot, const void *dout, void *din);
 
 /* fp32 logits [n, V] of rows [row, row + n) of a head stage's latest forward in this

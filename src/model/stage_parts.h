@@ -27,8 +27,10 @@ struct stage {
     struct block_context context;
     struct block_params *params; /* [layers] */
     bool packed;                 /* by this stage, since its creation */
+    int lowest; /* layer of the stage where backward ends: `layers` for the final norm,
+                   beyond it for the head; -1: its input's gradient is wanted */
     const void *embed;
-    float *dembed;
+    float *dembed; /* NULL: not trained */
     struct linear head;
     struct rmsnorm norm;
     float *cosine, *sine;

@@ -123,8 +123,10 @@ void stage_backward(struct stage *s, int slot_index, const void *dout, void *din
 {
     struct slot *slot = slot_at(s, slot_index);
     CHECK(s->spec.training, "a backward pass of a stage that only runs forward");
+    if (s->lowest > s->spec.layers)
+        return;
     const void *dy = s->spec.head ? head_backward(s, slot, din) : dout;
-    for (int l = s->spec.layers - 1; l >= 0; l--) {
+    for (int l = s->spec.layers - 1; l >= 0 && l >= s->lowest; l--) {
         void *dx = l == 0 && !s->spec.embed ? din
                    : dy == s->gradient[0]   ? s->gradient[1]
                                             : s->gradient[0];
@@ -135,7 +137,7 @@ void stage_backward(struct stage *s, int slot_index, const void *dout, void *din
         block_backward_weight(&s->context, p, keep, &slot->rows, dy);
         dy = dx;
     }
-    if (s->spec.embed)
+    if (s->dembed)
         embed_backward(slot->rows.rows, s->shape.hidden, s->spec.dtype, slot->ids, dy,
                        s->dembed);
 }

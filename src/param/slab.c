@@ -59,6 +59,16 @@ int slab_init(struct slab *slab, const struct model_shape *s, int first, int lay
     return 0;
 }
 
+void slab_freeze(struct slab *slab, const struct freeze *f)
+{
+    slab->grads = 0;
+    for (int i = 0; i < slab->entries; i++) {
+        struct slab_entry *e = &slab->entry[i];
+        e->frozen = freeze_holds(f, &e->tensor);
+        e->grad_at = e->frozen ? -1 : place(&slab->grads, e->tensor.elements);
+    }
+}
+
 void slab_fini(struct slab *slab)
 {
     free(slab->entry);

@@ -12,17 +12,22 @@
  * stage's slab therefore has one more entry, `tied_head`, for embed_tokens: with its
  * own gradient, and its own copy of the weight unless the stage also holds the
  * embedding (then weight_at is that of the embedding). The optimizer adds the two
- * gradient sums, embedding + head, at every pipeline size. Pure, local. */
+ * gradient sums, embedding + head, at every pipeline size.
+ *
+ * Frozen tensors (src/param/freeze.h) have a weight and no gradient sum. Pure, local.
+ */
 
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "src/param/freeze.h"
 #include "src/param/table.h"
 
 struct slab_entry {
     struct tensor tensor;
     int64_t weight_at, grad_at; /* first element in the stage's arrays */
     bool tied_head;             /* the head's use of embed_tokens */
+    bool frozen;                /* not trained: grad_at is -1 */
 };
 
 struct slab {
@@ -37,12 +42,16 @@ int slab_init(struct slab *slab, const struct model_shape *s, int first, int lay
               bool embed, bool head, struct err *err);
 void slab_fini(struct slab *slab);
 
+/* Marks what f freezes (slab_init leaves all trained) and lays the gradient sums of the
+ * others out anew, without them. */
+void slab_freeze(struct slab *slab, const struct freeze *f);
+
 /* The entry of a role (and layer), NULL if the stage does not hold it. tied_head asks
  * for the head's entry of a tied model. */
 const struct slab_entry *slab_find(const struct slab *slab, enum tensor_role r,
                                    int layer, bool tied_head);
 
-/* Whether a tensor of so many elements ends where the next one starts, in both arrays:
+/* Whether a tensor of so many elements ends where the next one of an array starts:
  * without a gap between them. */
 bool slab_adjoins(int64_t elements);
 

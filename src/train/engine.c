@@ -31,6 +31,7 @@ struct engine {
     int max_rows;   /* of a micro-batch */
     int slot_words; /* of a sample */
     struct slab slab;
+    struct freeze freeze;
     enum dtype dtype;
     enum stage_packing packing;
     void *weights; /* of dtype */
@@ -161,18 +162,20 @@ static int flow_init(struct engine *e, struct flow *f, enum schedule_kind kind,
         schedule_check(&f->schedule, err))
         return -1;
     bool training = kind != SCHEDULE_FORWARD;
-    struct stage_spec spec = {.shape = &e->shape,
-                              .first_layer = e->first_layer,
-                              .layers = e->split[e->grid.stage],
-                              .embed = has_embed(e),
-                              .head = has_head(e),
-                              .max_rows = e->max_rows,
-                              .max_length = e->seq_len,
-                              .slots = f->schedule.slots[e->grid.stage],
-                              .training = training,
-                              .dtype = e->dtype,
-                              .packing = e->packing,
-                              .lender = training ? NULL : e->train.stage};
+    struct stage_spec spec = {
+        .shape = &e->shape,
+        .first_layer = e->first_layer,
+        .layers = e->split[e->grid.stage],
+        .embed = has_embed(e),
+        .head = has_head(e),
+        .max_rows = e->max_rows,
+        .max_length = e->seq_len,
+        .slots = f->schedule.slots[e->grid.stage],
+        .training = training,
+        .dtype = e->dtype,
+        .packing = e->packing,
+        .din_unused = !freeze_trains_before(&e->freeze, &e->shape, e->first_layer),
+        .lender = training ? NULL : e->train.stage};
     f->stage = stage_create(&spec, &e->slab, e->weights, training ? e->grads : NULL,
                             gemm, err);
     if (!f->stage)
@@ -217,6 +220,7 @@ static int weights_init(struct engine *e, bool training, struct err *err)
     if (slab_init(&e->slab, &e->shape, e->first_layer, e->split[e->grid.stage],
                   has_embed(e), has_head(e), err))
         return -1;
+    slab_freeze(&e->slab, &e->freeze);
     size_t size = dtype_bytes(e->dtype);
     e->weights = mem_array(e->slab.weights, size, err);
     e->bytes += e->slab.weights * (int64_t)size;
@@ -272,6 +276,7 @@ struct engine *engine_create(struct comm *world, const struct engine_spec *spec,
     e->shape = spec->shape;
     e->dtype = spec->dtype;
     e->packing = spec->packing;
+    e->freeze = spec->freeze;
     e->batch = spec->batch;
     e->seq_len = spec->seq_len;
     e->pairs = spec->pairs;
@@ -341,6 +346,11 @@ struct zero *engine_zero(struct engine *e)
 const struct slab *engine_slab(const struct engine *e)
 {
     return &e->slab;
+}
+
+const struct freeze *engine_freeze(const struct engine *e)
+{
+    return &e->freeze;
 }
 
 const float *engine_grads(const struct engine *e)

@@ -37,6 +37,7 @@ struct engine_spec {
     enum schedule_kind schedule; /* of a training step */
     enum dtype dtype;            /* of weights and activations: F32 or BF16 */
     enum stage_packing packing;  /* of bf16 weights */
+    struct freeze freeze;        /* training: what stays; its patterns are borrowed */
     bool training; /* else forward passes only: no gradients, no optimizer */
 };
 
@@ -51,9 +52,9 @@ struct engine;
  * most. Owned; NULL on every rank with err set. Collective over world. */
 struct gemm *engine_gemm(struct comm *world, enum gemm_level most, struct err *err);
 
-/* gemm is borrowed. Weights are zero until loaded (src/train/weights.h). Owned; NULL on
- * every rank with err set (ERR_USAGE for a grid or split that does not fit).
- * Collective. */
+/* gemm is borrowed, and so are the freeze's patterns. Weights are zero until loaded
+ * (src/train/weights.h). Owned; NULL on every rank with err set (ERR_USAGE for a grid
+ * or split that does not fit). Collective. */
 struct engine *engine_create(struct comm *world, const struct engine_spec *spec,
                              struct gemm *gemm, struct err *err);
 void engine_destroy(struct engine *e); /* NULL is fine. Collective. */
@@ -63,6 +64,7 @@ const struct model_shape *engine_shape(const struct engine *e);
 const int *engine_split(const struct engine *e); /* [pipeline] layers of each stage */
 struct zero *engine_zero(struct engine *e);
 const struct slab *engine_slab(const struct engine *e);
+const struct freeze *engine_freeze(const struct engine *e);
 const float *engine_grads(const struct engine *e); /* as the slab says; NULL: none */
 enum dtype engine_dtype(const struct engine *e);
 int64_t engine_bytes(const struct engine *e); /* memory taken on this rank */

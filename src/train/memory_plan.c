@@ -122,13 +122,14 @@ static int plan_flow(struct place *w, enum schedule_kind kind, int micro_batches
     return 0;
 }
 
+/* Of what is trained. */
 static int64_t owned_elements(const struct place *w)
 {
     int64_t n = 0;
     for (int i = 0; i < w->slab.entries; i++) {
         const struct slab_entry *entry = &w->slab.entry[i];
         struct shard s = shard_of(&entry->tensor, w->grid.data, w->grid.replica);
-        n += entry->tied_head ? 0 : s.end - s.begin;
+        n += entry->tied_head || entry->frozen ? 0 : s.end - s.begin;
     }
     return n;
 }
@@ -183,6 +184,7 @@ int memory_plan(const struct engine_spec *spec, int ranks, int rank,
         slab_init(&w.slab, &spec->shape, w.first_layer, w.layers, w.grid.stage == 0,
                   w.grid.stage == spec->pipeline - 1, err))
         return -1;
+    slab_freeze(&w.slab, &spec->freeze);
     plan->stage = w.grid.stage;
     plan->replica = w.grid.replica;
     plan->first_layer = w.first_layer;

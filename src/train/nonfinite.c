@@ -172,6 +172,8 @@ static bool gradients_found(struct engine *e, char *text, size_t size)
     int64_t key = nowhere;
     for (int i = 0; i < slab->entries; i++) {
         const struct slab_entry *entry = &slab->entry[i];
+        if (entry->frozen)
+            continue;
         int64_t here = backward_key(s, &entry->tensor, entry->tied_head);
         if (here < key && !finite(DTYPE_F32, entry->tensor.elements,
                                   engine_grads(e) + entry->grad_at))

@@ -70,6 +70,11 @@ int run_model_shape(const struct run *run, struct model_shape *shape, struct err
     return failed ? -1 : 0;
 }
 
+struct freeze run_freeze(const struct run *run)
+{
+    return (struct freeze){run->train.freeze_n, run->train.freeze};
+}
+
 int run_engine_spec(const struct run *run, const struct model_shape *shape, int ranks,
                     struct engine_spec *spec, struct err *err)
 {
@@ -86,6 +91,9 @@ int run_engine_spec(const struct run *run, const struct model_shape *shape, int 
                        "train.global_batch is %d, expected a multiple of data x "
                        "micro_batch = %d x %d",
                        run->train.global_batch, data, run->train.micro_batch);
+    struct freeze freeze = run_freeze(run);
+    if (freeze_check(&freeze, shape, err))
+        return -1;
     int segments = 0;
     if (run->data.packing)
         segments = sft_max_segments(run->train.micro_batch, run->data.seq_len, true);
@@ -104,6 +112,7 @@ int run_engine_spec(const struct run *run, const struct model_shape *shape, int 
                                                  ? SCHEDULE_GPIPE
                                                  : SCHEDULE_1F1B,
                                  .dtype = precision_of(run),
+                                 .freeze = freeze,
                                  .training = true};
     return 0;
 }

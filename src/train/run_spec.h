@@ -17,8 +17,12 @@ int run_share(struct comm *world, const char *path, const char *const *sets, int
  * process alone) through model.layers. -1 with err set. */
 int run_model_shape(const struct run *run, struct model_shape *shape, struct err *err);
 
-/* The engine of a training run on `ranks` ranks; split is borrowed from run. -1 with
- * err set (ERR_USAGE) if ranks, batches and layers do not go together. */
+/* What train.freeze says, borrowed from run; freeze_check has yet to judge it. */
+struct freeze run_freeze(const struct run *run);
+
+/* The engine of a training run on `ranks` ranks; split and freeze are borrowed from
+ * run. -1 with err set (ERR_USAGE) if ranks, batches and layers do not go together, or
+ * what is frozen is not the model's. */
 int run_engine_spec(const struct run *run, const struct model_shape *shape, int ranks,
                     struct engine_spec *spec, struct err *err);
 

@@ -64,7 +64,10 @@ int save_state(struct engine *e, const char *dir, struct ckpt_info *info,
     int failed =
         write(e, path, info, at, err) || tidy(dir, at, run, engine_grid(e)->world, err);
     if (!failed) {
-        double bytes = 12.0 * (double)table_elements(engine_shape(e));
+        const struct model_shape *s = engine_shape(e);
+        int64_t all = table_elements(s);
+        int64_t trained = all - freeze_count(engine_freeze(e), s).elements;
+        double bytes = 4.0 * (double)all + 8.0 * (double)trained;
         double spent_s = clock_s() - start_s;
         log_line(log, "saved %s: %.3f GB in %.2f s, %.2f GB/s", path, bytes * 1e-9,
                  spent_s, bytes * 1e-9 / spent_s);

@@ -263,6 +263,12 @@ static void log_setup(const struct trainer *t)
              "model: %d layers, hidden %d, vocabulary %d, %.6g M parameters, %s",
              s->layers, s->hidden, s->vocab, (double)table_elements(s) * 1e-6,
              t->start.ckpt ? t->start.path : "random");
+    struct freeze_count frozen = freeze_count(engine_freeze(t->engine), s);
+    if (frozen.tensors)
+        log_line(t->log,
+                 "frozen: %d of %d tensors, %.6g M parameters; %.6g M are trained",
+                 frozen.tensors, table_count(s), (double)frozen.elements * 1e-6,
+                 (double)(table_elements(s) - frozen.elements) * 1e-6);
     if (t->start.info.layers)
         log_line(t->log, "layers: %s of %s", t->start.info.layers,
                  t->start.info.source);

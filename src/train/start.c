@@ -20,7 +20,7 @@ static const char *const must_match[] = {
     "data.seq_len",       "data.shuffle",     "data.packing",  "train.objective",
     "train.global_batch", "dpo.loss",         "dpo.beta",      "dpo.label_smoothing",
     "dpo.rpo_alpha",      "dpo.discopop_tau", "dpo.reference", "dpo.chunks",
-    "dpo.prefix_sharing"};
+    "dpo.prefix_sharing", "train.freeze"};
 enum { MUST_MATCH = sizeof must_match / sizeof *must_match };
 
 static int list_candidates(struct start *s, struct err *err)
@@ -265,12 +265,19 @@ static char *recorded_value(const struct run *run, const char *key, const char *
                                           : run_value(run, key, err);
 }
 
+/* What the checkpoint says of a key; those from before train.freeze trained all. */
+static const char *value_then(const struct ckpt_info *info, const char *key)
+{
+    const char *value = ckpt_info_value(info, key);
+    return value || strcmp(key, "train.freeze") != 0 ? value : "[]";
+}
+
 int start_check(const struct start *s, const char *data, const char *gemm,
                 struct err *err)
 {
     const struct ckpt_info *info = ckpt_info(s->ckpt);
     for (int i = 0; i < MUST_MATCH; i++) {
-        const char *was = ckpt_info_value(info, must_match[i]);
+        const char *was = value_then(info, must_match[i]);
         char *now = recorded_value(s->run, must_match[i], data, err);
         if (!now)
             return -1;

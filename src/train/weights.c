@@ -66,7 +66,7 @@ static int load_part(struct passage *p, struct ckpt *k, const char *path,
         look_for_nonfinite(p, at, here);
         zero_put(p->z, p->i, at, here, p->buffer);
     }
-    for (int i = 0; optimizer && i < 2; i++) {
+    for (int i = 0; optimizer && !p->part.frozen && i < 2; i++) {
         enum ckpt_set set = i == 0 ? CKPT_EXP_AVG : CKPT_EXP_AVG_SQ;
         if (ckpt_read(k, set, t->role, layer, begin, n, p->part.moment[i], err))
             return -1;
@@ -129,7 +129,7 @@ static int save_part(struct passage *p, struct ckpt_writer *w, struct err *err)
     }
     for (int i = 0; n > 0 && i < 2; i++)
         if (ckpt_write(w, i == 0 ? CKPT_EXP_AVG : CKPT_EXP_AVG_SQ, t->role, t->layer,
-                       begin, n, p->part.moment[i], err))
+                       begin, n, p->part.frozen ? NULL : p->part.moment[i], err))
             return -1;
     return 0;
 }

@@ -63,6 +63,7 @@ static void a_short_file_gets_the_defaults(void **state)
     assert_int_equal(r.train.precision, RUN_FP32);
     assert_false(r.train.allow_slow_bf16);
     assert_int_equal(r.train.max_skipped, 3);
+    assert_int_equal(r.train.freeze_n, 0);
     assert_int_equal(r.train.steps, 100);
     assert_int_equal(r.train.tokens, 0);
     assert_int_equal(r.train.global_batch, 8);
@@ -241,6 +242,9 @@ static void the_resolved_file_reads_back(void **state)
           "parallel={pipeline: 2, split: [0, 6], data: 4, schedule: gpipe}",
           "checkpoint.resume_allow=[data, run.seed, model.shape]"}},
         {sample,
+         {"train.freeze=[layers.0-23, \"*norm*\", 'a\\\"b', \"model.layers.[01].*\"]",
+          "checkpoint.resume_allow=[train.freeze]"}},
+        {sample,
          {"optim.schedule=wsd", "optim.decay=20", "optim.decay_shape=sqrt",
           "optim.min_lr=1e-4", "optim.warmup=80"}},
         {sample,
@@ -322,6 +326,7 @@ static void single_values_and_sections(void **state)
         {"model.shape.vocab_size", "null"},
         {"data.train", "[{path: \"a.h5\", weight: 1}]"},
         {"data.valid", "[]"},
+        {"train.freeze", "[]"},
         {"model", "{init: \"base.h5\", layers: null, tokenizer: null, init_std: null, "
                   "shape: null}"},
         {"eval", "{every: 0, batches: 0}"},

@@ -115,6 +115,44 @@ static int read_all(const char *path, struct err *err)
     return rc;
 }
 
+/* Zeros that are not written are read and checked like any bytes. */
+static void zeros_need_no_writing(void **state)
+{
+    (void)state;
+    static const struct sealed_array arrays[] = {
+        {.path = "/a",
+         .type = SEALED_F32,
+         .dims = 2,
+         .dim = {2, 40000},
+         .stacked = true},
+    };
+    struct err err = {0};
+    const char *path = in_folder("zeros.h5");
+    enum { BYTES = 40000 * 4 };
+    unsigned char *data = malloc(BYTES);
+    struct sealed_writer *w =
+        sealed_create(comm_self(), path, true, arrays, 1, NULL, 0, &err);
+    assert_non_null(w);
+    memset(data, 7, BYTES);
+    assert_int_equal(sealed_write(w, 0, 0, 0, NULL, BYTES, &err), 0);
+    assert_int_equal(sealed_write(w, 0, 1, 0, data, SEALED_BLOCK_BYTES, &err), 0);
+    assert_int_equal(sealed_write(w, 0, 1, SEALED_BLOCK_BYTES, NULL,
+                                  BYTES - SEALED_BLOCK_BYTES, &err),
+                     0);
+    if (sealed_commit(w, &err) < 0)
+        fail_msg("%s", err.text);
+    struct sealed *s = sealed_open(comm_self(), path, &err);
+    assert_non_null(s);
+    assert_int_equal(sealed_verify(s, NULL, NULL, NULL, &err), 0);
+    for (int64_t l = 0; l < 2; l++) {
+        assert_int_equal(sealed_read(s, 0, l, 0, data, BYTES, &err), 0);
+        for (int i = 0; i < BYTES; i++)
+            assert_int_equal(data[i], l == 1 && i < SEALED_BLOCK_BYTES ? 7 : 0);
+    }
+    sealed_close(s);
+    free(data);
+}
+
 static void arrays_and_attributes_come_back(void **state)
 {
     (void)state;
@@ -543,6 +581,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(arrays_and_attributes_come_back),
+        cmocka_unit_test(zeros_need_no_writing),
         cmocka_unit_test(same_input_gives_the_same_bytes),
         cmocka_unit_test(any_range_reads_and_is_verified_once),
         cmocka_unit_test(writes_must_be_complete_and_single),

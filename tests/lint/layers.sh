@@ -109,8 +109,8 @@ function check_library(name,    k, listed, mine) {
 
 BEGIN {
     read_table()
-    libc = "^(assert|complex|cpuid|ctype|dirent|errno|execinfo|fcntl|fenv|float|ftw|" \
-        "glob|immintrin|inttypes|libgen|limits|locale|malloc|math|omp|poll|pthread|" \
+    libc = "^(assert|complex|cpuid|ctype|dirent|errno|execinfo|fcntl|fenv|float|fnmatch|" \
+        "ftw|glob|immintrin|inttypes|libgen|limits|locale|malloc|math|omp|poll|pthread|" \
         "sched|setjmp|signal|spawn|stdalign|stdarg|stdatomic|stdbool|stddef|stdint|" \
         "stdio|stdlib|string|strings|tgmath|time|unistd|wchar|x86intrin|" \
         "sys/[a-z]+)\\.h$|^[a-z_]+$"

@@ -95,7 +95,7 @@ static struct block_params params_of(struct problem *p)
 {
     const struct attention_dims *a = &p->d.attention;
     int wide = a->heads * a->head_dim, narrow = a->kv_heads * a->head_dim;
-    return (struct block_params){
+    struct block_params params = {
         .qkv = {3,
                 p->d.hidden,
                 wide + 2 * narrow,
@@ -109,6 +109,12 @@ static struct block_params params_of(struct problem *p)
         .down = linear_at(p, 6, p->d.hidden),
         .norm1 = norm_at(p, 7),
         .norm2 = norm_at(p, 8)};
+    struct linear_group *groups[] = {&params.qkv, &params.gate_up};
+    for (int i = 0; i < 2; i++)
+        for (int k = 0, at = 0; k < groups[i]->parts; at += groups[i]->part[k++].out)
+            linear_group_add_sum(groups[i], at, groups[i]->part[k].out,
+                                 groups[i]->part[k].dw);
+    return params;
 }
 
 /* Forward and backward in fp32 on memory full of NaNs; dx into place. */

@@ -107,7 +107,8 @@ static void check_bf16(struct gemm *g, int rows, int in, int half)
         }
         for (int i = 0; i < l.parts; i++) {
             l.part[i].w = w_bits + i * half * in;
-            l.part[i].dw = dw[packed].single + i * half * in;
+            linear_group_add_sum(&l, i * half, l.part[i].out,
+                                 dw[packed].single + i * half * in);
             assert_int_equal(linear_pack_create(&l.part[i], g, &err), 0);
             assert_true((l.part[i].forward != NULL) == packed);
             linear_pack_fill(&l.part[i]);
@@ -137,6 +138,55 @@ static void check_bf16(struct gemm *g, int rows, int in, int half)
         free(bits[i]);
 }
 
+/* Two of three layers are trained: the gradients have the bits of those that all three
+ * give in one product, the third has none. */
+static void trains_some_of_a_group(void **state)
+{
+    (void)state;
+    enum { ROWS = 37, IN = 32, OUT = 24, ALL = 3 * OUT, SIZE = OUT * IN };
+    static const enum gemm_backend backends[] = {GEMM_REF, GEMM_OWN};
+    struct values x = values_create(ROWS * IN, 1, 1);
+    struct values dy = values_create(ROWS * ALL, 1, 2);
+    uint16_t *x_bits = values_round(&x), *dy_bits = values_round(&dy);
+    for (int i = 0; i < 4; i++) {
+        enum dtype t = i % 2 ? DTYPE_BF16 : DTYPE_F32;
+        const void *from = i % 2 ? (void *)x_bits : (void *)x.single;
+        const void *by = i % 2 ? (void *)dy_bits : (void *)dy.single;
+        struct err err;
+        struct gemm *g = gemm_create(backends[i / 2], gemm_level_here(), &err);
+        assert_non_null(g);
+        struct values whole = values_zero(ALL * IN);
+        struct linear_group all = linear_group_of(t, IN, (int[]){OUT, OUT, OUT}, 3);
+        for (int k = 0; k < 3; k++)
+            linear_group_add_sum(&all, k * OUT, OUT, whole.single + k * SIZE);
+        assert_int_equal(all.sums, 1);
+        linear_group_backward_weight(g, &all, ROWS, by, from);
+        for (int frozen = 0; frozen < 3; frozen++) {
+            struct values dw = values_zero(ALL * IN);
+            struct linear_group some =
+                linear_group_of(t, IN, (int[]){OUT, OUT, OUT}, 3);
+            for (int k = 0, at = 0; k < 3; k++)
+                if (k != frozen)
+                    linear_group_add_sum(&some, k * OUT, OUT, dw.single + SIZE * at++);
+            assert_int_equal(some.sums, frozen == 1 ? 2 : 1);
+            linear_group_backward_weight(g, &some, ROWS, by, from);
+            for (int k = 0, at = 0; k < 3; k++)
+                if (k != frozen)
+                    assert_memory_equal(dw.single + SIZE * at++,
+                                        whole.single + SIZE * k, SIZE * sizeof(float));
+            for (int k = 2 * SIZE; k < 3 * SIZE; k++)
+                assert_true(dw.single[k] == 0);
+            values_destroy(&dw);
+        }
+        values_destroy(&whole);
+        gemm_destroy(g);
+    }
+    free(x_bits);
+    free(dy_bits);
+    values_destroy(&x);
+    values_destroy(&dy);
+}
+
 static void is_rounded_once_in_bf16(void **state)
 {
     (void)state;
@@ -157,6 +207,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(equals_double_and_finite_differences),
         cmocka_unit_test(is_rounded_once_in_bf16),
+        cmocka_unit_test(trains_some_of_a_group),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -118,11 +118,52 @@ static void a_tied_head_shares_weights_but_not_gradients(void **state)
     slab_fini(&last);
 }
 
+/* Frozen tensors keep their place among the weights and have none among the sums. */
+static void frozen_tensors_have_no_gradients(void **state)
+{
+    (void)state;
+    static char *patterns[] = {"layers.1", "*k_proj*", "model.embed_tokens.weight"};
+    struct err err = {0};
+    struct model_shape s = shape_small_tied();
+    struct freeze f = {3, patterns};
+    struct slab all, slab;
+    assert_int_equal(slab_init(&all, &s, 0, 2, true, true, &err), 0);
+    assert_int_equal(slab_init(&slab, &s, 0, 2, true, true, &err), 0);
+    slab_freeze(&slab, &f);
+    assert_int_equal(slab.weights, all.weights);
+    int64_t end = 0;
+    int frozen = 0;
+    for (int i = 0; i < slab.entries; i++) {
+        const struct slab_entry *e = &slab.entry[i];
+        assert_int_equal(e->weight_at, all.entry[i].weight_at);
+        assert_int_equal(e->frozen, freeze_holds(&f, &e->tensor));
+        if (e->frozen) {
+            frozen++;
+            assert_int_equal(e->grad_at, -1);
+            continue;
+        }
+        assert_true(e->grad_at % 16 == 0 && e->grad_at >= end && e->grad_at < end + 16);
+        end = e->grad_at + e->tensor.elements;
+    }
+    print_message("%d of %d frozen, %lld of %lld gradients\n", frozen, slab.entries,
+                  (long long)slab.grads, (long long)all.grads);
+    assert_int_equal(frozen, 1 + 1 + 9 + 1); /* the head's use of the embedding too */
+    assert_true(slab.grads >= end && slab.grads < end + 16);
+    slab_freeze(&slab, &(struct freeze){0});
+    for (int i = 0; i < slab.entries; i++)
+        assert_true(!slab.entry[i].frozen &&
+                    slab.entry[i].grad_at == all.entry[i].grad_at);
+    assert_int_equal(slab.grads, all.grads);
+    slab_fini(&slab);
+    slab_fini(&all);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_split_holds_each_tensor_once),
         cmocka_unit_test(a_tied_head_shares_weights_but_not_gradients),
+        cmocka_unit_test(frozen_tensors_have_no_gradients),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -44,11 +44,13 @@ static struct engine_spec spec_of(int pipeline, int data, enum dtype dtype, bool
 
 /* The parts that the engine takes are what it says, to the lists' few bytes. */
 static void plan_is_what_creation_takes(struct comm *world, struct gemm *gemm,
-                                        int pipeline, enum dtype dtype, bool tied)
+                                        int pipeline, enum dtype dtype, bool tied,
+                                        struct freeze freeze)
 {
     struct err err = {0};
     int ranks = comm_size(world);
     struct engine_spec spec = spec_of(pipeline, ranks / pipeline, dtype, tied);
+    spec.freeze = freeze;
     struct memory_plan p;
     if (memory_plan(&spec, ranks, comm_rank(world), gemm, &p, &err)) {
         printf("FAIL: %s\n", err.text);
@@ -65,13 +67,39 @@ static void plan_is_what_creation_takes(struct comm *world, struct gemm *gemm,
                       p.bytes[MEMORY_PROCESS] - gemm_bf16_workspace_bytes(gemm);
     int64_t taken = engine_bytes(e);
     char what[96];
-    snprintf(what, sizeof what, "rank %d of pipeline %d x data %d, %s%s",
+    snprintf(what, sizeof what, "rank %d of pipeline %d x data %d, %s%s%s",
              comm_rank(world), pipeline, ranks / pipeline, dtype_name(dtype),
-             tied ? ", tied" : "");
+             tied ? ", tied" : "", freeze.patterns ? ", most frozen" : "");
     /* Slots are counted one by one, their small lists are rounded up together. */
     expect(llabs(planned - taken) <= 64 * p.slots, what, (double)planned,
            (double)taken);
     engine_destroy(e);
+}
+
+/* Of three of four layers and the embedding no gradients, moments or masters; their
+ * weights stay. */
+static void frozen_tensors_take_less(struct gemm *gemm, struct freeze freeze,
+                                     enum dtype dtype)
+{
+    struct err err = {0};
+    struct engine_spec spec = spec_of(1, 1, dtype, false);
+    struct memory_plan all, some;
+    memory_plan(&spec, 1, 0, gemm, &all, &err);
+    spec.freeze = freeze;
+    memory_plan(&spec, 1, 0, gemm, &some, &err);
+    int64_t trained =
+        table_elements(&spec.shape) - freeze_count(&freeze, &spec.shape).elements;
+    int64_t half = dtype == DTYPE_BF16 ? 2 : 0;
+    const int64_t wanted[][2] = {
+        {some.bytes[MEMORY_GRADIENTS], 4 * trained},
+        {some.bytes[MEMORY_MOMENTS], 8 * trained},
+        {some.bytes[MEMORY_MASTERS], half * trained},
+        {some.bytes[MEMORY_WEIGHTS], all.bytes[MEMORY_WEIGHTS]}};
+    for (int i = 0; i < 4; i++)
+        expect(wanted[i][0] == wanted[i][1], "frozen", (double)wanted[i][0],
+               (double)wanted[i][1]);
+    expect(memory_plan_total(&some) < memory_plan_total(&all), "total, below",
+           (double)memory_plan_total(&some), (double)memory_plan_total(&all));
 }
 
 static void largest_and_sum(struct gemm *gemm)
@@ -136,11 +164,16 @@ int main(int argc, char **argv)
         fprintf(stderr, "FAIL: %s\n", err.text);
         return 1;
     }
+    static char *patterns[] = {"layers.0-2", "model.embed_tokens.weight"};
+    const struct freeze freezes[] = {{0, NULL}, {2, patterns}};
     for (int pipeline = 1; pipeline <= comm_size(world); pipeline *= 2)
         for (int tied = 0; tied < 2; tied++)
-            for (int bf16 = 0; bf16 < 2; bf16++)
+            for (int i = 0; i < 4; i++)
                 plan_is_what_creation_takes(world, gemm, pipeline,
-                                            bf16 ? DTYPE_BF16 : DTYPE_F32, tied);
+                                            i % 2 ? DTYPE_BF16 : DTYPE_F32, tied,
+                                            freezes[i / 2]);
+    frozen_tensors_take_less(gemm, freezes[1], DTYPE_F32);
+    frozen_tensors_take_less(gemm, freezes[1], DTYPE_BF16);
     largest_and_sum(gemm);
     too_much_is_refused(world, gemm);
     gemm_destroy(gemm);
