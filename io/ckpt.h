@@ -17,6 +17,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "io/added_tokens.h"
 #include "io/sealed.h"
 #include "src/base/dtype.h"
 #include "src/param/layer_map.h"
@@ -62,8 +63,11 @@ int ckpt_info_set(struct ckpt_info *info, const char *key, const char *value,
                   struct err *err);
 const struct ckpt_file *ckpt_info_file(const struct ckpt_info *info, const char *name);
 
-/* XXH3-128 of tokenizer.model in hex; size >= 33. "" if there is none. */
-void ckpt_tokenizer_hash(const struct ckpt_info *info, char *hex, size_t size);
+/* What the ids mean (tokenizer_identity) by tokenizer.model and the added tokens, in
+ * hex; size >= TOKENIZER_HASH_ROOM. "" if there is no tokenizer.model. -1 with err set
+ * (ERR_INPUT): added_tokens_read. */
+int ckpt_tokenizer_hash(const struct ckpt_info *info, char *hex, size_t size,
+                        struct err *err);
 
 struct ckpt;
 

@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "io/ckpt_parts.h"
 
-#include <stdio.h>
+#include "io/spm_model.h"
+#include "src/base/check.h"
+
 #include <stdlib.h>
 #include <string.h>
-#include <xxhash.h>
 
 void ckpt_info_fini(struct ckpt_info *info)
 {
@@ -125,15 +126,19 @@ const struct ckpt_file *ckpt_info_file(const struct ckpt_info *info, const char 
     return NULL;
 }
 
-void ckpt_tokenizer_hash(const struct ckpt_info *info, char *hex, size_t size)
+int ckpt_tokenizer_hash(const struct ckpt_info *info, char *hex, size_t size,
+                        struct err *err)
 {
+    CHECK(size >= TOKENIZER_HASH_ROOM, "room for %zu bytes", size);
     const struct ckpt_file *f = ckpt_info_file(info, "tokenizer.model");
-    if (!f) {
-        if (size)
-            *hex = '\0';
-        return;
-    }
-    XXH128_hash_t h = XXH3_128bits(f->data, f->bytes);
-    snprintf(hex, size, "%016llx%016llx", (unsigned long long)h.high64,
-             (unsigned long long)h.low64);
+    struct added_tokens added;
+    *hex = '\0';
+    if (!f)
+        return 0;
+    if (added_tokens_read(&added, info->file, info->files,
+                          spm_model_pieces(f->data, f->bytes), info->shape.vocab, err))
+        return -1;
+    tokenizer_identity(f->data, f->bytes, added.token, added.n, hex);
+    added_tokens_fini(&added);
+    return 0;
 }

@@ -4,7 +4,8 @@
 
 /* How a tuned model is to be talked to, from its checkpoint into the files that
  * transformers reads: the chat template into tokenizer_config.json, the end mark into
- * generation_config.json. The checkpoint's values say it (CHAT_*); local. */
+ * generation_config.json, and where it is an added token into tokenizer_config.json and
+ * special_tokens_map.json. The checkpoint's values say it (CHAT_*); local. */
 
 #include "io/ckpt.h"
 

@@ -14,6 +14,14 @@ static const char *torch_name(enum dtype t)
     return names[t];
 }
 
+static bool holds(const json_t *list, int id)
+{
+    size_t i;
+    json_t *value;
+    json_array_foreach(list, i, value) if (json_integer_value(value) == id) return true;
+    return false;
+}
+
 /* What the shape and the dtype decide, in both styles. Steals nothing of `config`. */
 static int set_keys(json_t *config, const struct model_shape *s, const char *dtype)
 {
@@ -22,9 +30,9 @@ static int set_keys(json_t *config, const struct model_shape *s, const char *dty
         int id = i ? s->eos_id : s->bos_id;
         const char *key = i ? "eos_token_id" : "bos_token_id";
         json_t *old = json_object_get(config, key);
-        ids[i] = json_is_array(old) ? json_incref(old)
-                 : id < 0           ? json_null()
-                                    : json_integer(id);
+        ids[i] = json_is_array(old) && holds(old, id) ? json_incref(old)
+                 : id < 0                             ? json_null()
+                                                      : json_integer(id);
     }
     json_t *keys = json_pack(
         "{s:[s], s:s, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:f, s:f, "

@@ -6,6 +6,7 @@
 #include "io/hf_tied.h"
 #include "io/json_read.h"
 #include "io/safetensors.h"
+#include "io/spm_model.h"
 #include "io/tokenizer.h"
 #include "src/base/file.h"
 #include "src/base/mem.h"
@@ -269,23 +270,47 @@ static int read_files(struct hf_source *s, const char *folder, struct err *err)
     return 0;
 }
 
+/* Tokens that the tokenizer's files list, but the model has no row for. */
+static void warn_rowless(const struct hf_source *s, const struct added_tokens *added,
+                         const struct log *log)
+{
+    char shown[NAME_SHOWN];
+    if (added->n == added->all)
+        return;
+    const struct added_token *t = &added->token[added->n];
+    log_warning(log,
+                "import: added token \"%s\" has id %d, but vocab_size is %d: the model "
+                "has no row for it%s, and dusk does not know it",
+                text_printable(shown, sizeof shown, t->text), (int)t->id,
+                s->shape.vocab, added->all - added->n > 1 ? " and others" : "");
+}
+
 static int check_tokenizer(const struct hf_source *s, const char *folder,
-                           struct err *err)
+                           const struct log *log, struct err *err)
 {
     const struct ckpt_file *f = NULL;
+    struct added_tokens added;
     for (int i = 0; i < s->files; i++)
         if (strcmp(s->file[i].name, "tokenizer.model") == 0)
             f = &s->file[i];
     if (!f)
         return 0;
+    int pieces = spm_model_pieces(f->data, f->bytes);
+    if (added_tokens_read(&added, s->file, s->files, pieces, s->shape.vocab, err))
+        return err_prefix(err, "%s", folder);
     char *path = file_join(folder, f->name, err);
-    struct tokenizer *t = path ? tokenizer_create(f->data, f->bytes, path, err) : NULL;
+    struct tokenizer *t = path ? tokenizer_create_added(f->data, f->bytes, added.token,
+                                                        added.n, path, err)
+                               : NULL;
     int rc = t ? 0 : -1;
     if (t && tokenizer_vocab(t) > s->shape.vocab)
         rc = err_set(err, ERR_INPUT,
                      "%s: %d pieces, more than config.json's vocab_size %d: they do "
                      "not belong together",
                      path, tokenizer_vocab(t), s->shape.vocab);
+    if (rc == 0)
+        warn_rowless(s, &added, log);
+    added_tokens_fini(&added);
     tokenizer_destroy(t);
     free(path);
     return rc;
@@ -308,7 +333,7 @@ static int read_folder(struct hf_source *s, const char *folder, bool ignore_extr
                                     log, &s->shape, err)
                    : -1;
     free(where);
-    if (rc || check_tokenizer(s, folder, err))
+    if (rc || check_tokenizer(s, folder, log, err))
         return -1;
     s->tensors = table_count(&s->shape);
     s->place = mem_array(s->tensors, sizeof *s->place, err);

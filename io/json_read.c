@@ -42,6 +42,46 @@ static int check_size(const char *text, size_t bytes, const char *where,
                    where, CONTAINERS_MAX, COMMAS_MAX, containers, commas);
 }
 
+/* A copy in which whole numbers of 19 digits and more have an exponent, which makes
+ * them real ones. Owned (free); NULL: no memory. */
+static char *widen_integers(const char *text, size_t bytes, size_t *wide_bytes)
+{
+    enum { DIGITS = 19 };
+    char *wide = malloc(bytes + 2 * (bytes / DIGITS) + 1);
+    size_t n = 0;
+    bool string = false;
+    for (size_t i = 0; wide && i < bytes;) {
+        size_t digits = 0;
+        while (!string && i < bytes && text[i] >= '0' && text[i] <= '9') {
+            wide[n++] = text[i++];
+            digits++;
+        }
+        if (digits >= DIGITS && (i == bytes || !strchr(".eE", text[i]))) {
+            wide[n++] = 'e';
+            wide[n++] = '0';
+        }
+        if (digits || i == bytes)
+            continue;
+        string = text[i] == '"' ? !string : string;
+        if (string && text[i] == '\\' && i + 1 < bytes)
+            wide[n++] = text[i++];
+        wide[n++] = text[i++];
+    }
+    *wide_bytes = n;
+    return wide;
+}
+
+/* Hugging Face writes 1000000000000000019884624838656 for "no limit", more than
+ * jansson's whole numbers hold. */
+static json_t *load_wide(const char *text, size_t bytes, json_error_t *e)
+{
+    size_t n;
+    char *wide = widen_integers(text, bytes, &n);
+    json_t *value = wide ? json_loadb(wide, n, JSON_REJECT_DUPLICATES, e) : NULL;
+    free(wide);
+    return value;
+}
+
 json_t *json_read_text(const char *text, size_t bytes, const char *where,
                        struct err *err)
 {
@@ -49,6 +89,8 @@ json_t *json_read_text(const char *text, size_t bytes, const char *where,
     if (check_size(text, bytes, where, err))
         return NULL;
     json_t *value = json_loadb(text, bytes, JSON_REJECT_DUPLICATES, &e);
+    if (!value && json_error_code(&e) == json_error_numeric_overflow)
+        value = load_wide(text, bytes, &e);
     if (!value) {
         char what[sizeof e.text];
         err_set(err, ERR_INPUT, "%s: not valid JSON: line %d, column %d: %s", where,

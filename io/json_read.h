@@ -13,7 +13,8 @@
 
 #include "src/base/err.h"
 
-/* An object from text (not NUL-terminated). Owned (json_decref); NULL with err set. */
+/* An object from text (not NUL-terminated). Whole numbers that 64 bits do not hold are
+ * read as real ones. Owned (json_decref); NULL with err set. */
 json_t *json_read_text(const char *text, size_t bytes, const char *where,
                        struct err *err);
 

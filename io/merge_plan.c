@@ -78,9 +78,11 @@ static bool same_file(const struct ckpt_info *a, const struct ckpt_info *b,
 static int check_tokenizer(const struct ckpt *a, const struct ckpt *b, struct err *err)
 {
     const struct ckpt_info *x = ckpt_info(a), *y = ckpt_info(b);
-    char hash_x[33], hash_y[33];
-    ckpt_tokenizer_hash(x, hash_x, sizeof hash_x);
-    ckpt_tokenizer_hash(y, hash_y, sizeof hash_y);
+    char hash_x[TOKENIZER_HASH_ROOM], hash_y[TOKENIZER_HASH_ROOM];
+    if (ckpt_tokenizer_hash(x, hash_x, sizeof hash_x, err))
+        return err_prefix(err, "%s", ckpt_path(a));
+    if (ckpt_tokenizer_hash(y, hash_y, sizeof hash_y, err))
+        return err_prefix(err, "%s", ckpt_path(b));
     if (strcmp(hash_x, hash_y) != 0)
         return err_set(err, ERR_INPUT,
                        "%s and %s: cannot be merged: tokenizer.model is %s and %s "

@@ -6,72 +6,17 @@
 #include <stdlib.h>
 #include <string.h>
 
-struct special {
-    char *text; /* owned */
-    size_t bytes;
-    int32_t id;
-};
-
 struct record_encoder {
     const struct tokenizer *t;
-    struct special *special; /* [specials] */
-    int specials;
-    bool first[256];        /* a special token begins with this byte */
     struct spanned_ids ids; /* of the string at hand */
     struct record_ids prompt;
 };
 
-int32_t record_encoder_token(const struct record_encoder *e, const char *text)
+struct record_encoder *record_encoder_create(const struct tokenizer *t, struct err *err)
 {
-    for (int i = 0; i < e->specials; i++)
-        if (strcmp(e->special[i].text, text) == 0)
-            return e->special[i].id;
-    return -1;
-}
-
-static int add_special(struct record_encoder *e, const char *text, int32_t id,
-                       struct err *err)
-{
-    size_t bytes = strlen(text);
-    if (bytes == 0 || id < 0)
-        return err_set(err, ERR_INPUT,
-                       "added token \"%.60s\": expected a text and an id, found id %d",
-                       text, (int)id);
-    int32_t other = record_encoder_token(e, text);
-    if (other >= 0)
-        return err_set(err, ERR_INPUT,
-                       "added token \"%.60s\": expected a new token, found it as id %d",
-                       text, (int)other);
-    struct special *s = &e->special[e->specials];
-    if (!(s->text = mem_printf(err, "%s", text)))
-        return -1;
-    s->bytes = bytes;
-    s->id = id;
-    e->first[(unsigned char)text[0]] = true;
-    e->specials++;
-    return 0;
-}
-
-struct record_encoder *record_encoder_create(const struct tokenizer *t,
-                                             const struct added_token *added, int n,
-                                             struct err *err)
-{
-    const int own[] = {tokenizer_bos(t), tokenizer_eos(t), tokenizer_unk(t)};
-    enum { OWN = sizeof own / sizeof *own };
     struct record_encoder *e = mem_array(1, sizeof *e, err);
-    if (!e)
-        return NULL;
-    e->t = t;
-    int failed = !(e->special = mem_array(n + OWN, sizeof *e->special, err));
-    for (int i = 0; i < OWN && !failed; i++)
-        if (own[i] >= 0)
-            failed = add_special(e, tokenizer_piece(t, own[i]), own[i], err);
-    for (int i = 0; i < n && !failed; i++)
-        failed = add_special(e, added[i].text, added[i].id, err);
-    if (failed) {
-        record_encoder_destroy(e);
-        return NULL;
-    }
+    if (e)
+        e->t = t;
     return e;
 }
 
@@ -79,9 +24,6 @@ void record_encoder_destroy(struct record_encoder *e)
 {
     if (!e)
         return;
-    for (int i = 0; i < e->specials; i++)
-        free(e->special[i].text);
-    mem_free(e->special);
     spanned_ids_fini(&e->ids);
     record_ids_fini(&e->prompt);
     mem_free(e);
@@ -101,29 +43,16 @@ void pair_ids_fini(struct pair_ids *p)
     p->prompt = 0;
 }
 
-static const struct special *special_at(const struct record_encoder *e,
-                                        const char *text, size_t bytes)
-{
-    const struct special *best = NULL;
-    for (int i = 0; i < e->specials; i++) {
-        const struct special *s = &e->special[i];
-        if (s->bytes <= bytes && memcmp(text, s->text, s->bytes) == 0 &&
-            (!best || s->bytes > best->bytes))
-            best = s;
-    }
-    return best;
-}
-
 static int push_bos(struct record_encoder *e, const struct marked_text *m,
                     struct err *err)
 {
     int32_t bos = tokenizer_bos(e->t);
-    const struct special *s = special_at(e, m->text, m->bytes);
+    size_t length;
     if (bos < 0)
         return err_set(err, ERR_USAGE,
                        "expected a tokenizer with a BOS, which the template puts in "
                        "front; found none (--bos no)");
-    return s && s->id == bos
+    return tokenizer_special_at(e->t, m->text, m->bytes, &length) == bos
                ? 0
                : spanned_ids_push(&e->ids, bos, (struct text_span){0, 0}, err);
 }
@@ -137,18 +66,17 @@ static int encode_text(struct record_encoder *e, const struct marked_text *m, bo
     if (bos && push_bos(e, m, err))
         return -1;
     while (i < m->bytes) {
-        const struct special *s = e->first[(unsigned char)m->text[i]]
-                                      ? special_at(e, m->text + i, m->bytes - i)
-                                      : NULL;
-        if (!s) {
+        size_t length;
+        int32_t id = tokenizer_special_at(e->t, m->text + i, m->bytes - i, &length);
+        if (id < 0) {
             i++;
             continue;
         }
         if (tokenizer_encode_spans(e->t, m->text + begin, i - begin, begin, &e->ids,
                                    err) ||
-            spanned_ids_push(&e->ids, s->id, (struct text_span){i, i + s->bytes}, err))
+            spanned_ids_push(&e->ids, id, (struct text_span){i, i + length}, err))
             return -1;
-        i += s->bytes;
+        i += length;
         begin = i;
     }
     return begin < m->bytes

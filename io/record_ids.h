@@ -5,8 +5,8 @@
 /* From a rendered string with marked spans to ids and their loss mask.
  *
  * The whole string is tokenised once, never turn by turn: it is cut at the special
- * tokens (the tokenizer's own and the added ones, the longest first), which become
- * their ids, and each stretch between is encoded on its own. A token counts if its
+ * tokens (tokenizer_special_at: the model's own and the added ones), which become their
+ * ids, and each stretch between is encoded on its own. A token counts if its
  * characters meet a marked span; one without characters (BOS, the space that the model
  * puts in front of a stretch) if it stands inside one. All local. */
 
@@ -17,23 +17,13 @@
 #include "src/base/err.h"
 #include "src/base/record.h"
 
-struct added_token {
-    const char *text;
-    int32_t id;
-};
-
 /* Encodes one string after another; keeps its memory. Not for two threads at once. */
 struct record_encoder;
 
-/* t is borrowed, texts are copied. Owned; NULL with err set (ERR_INPUT: an empty text,
- * one that is there twice or means another id to the tokenizer). */
+/* t is borrowed. Owned; NULL with err set. */
 struct record_encoder *record_encoder_create(const struct tokenizer *t,
-                                             const struct added_token *added, int n,
                                              struct err *err);
 void record_encoder_destroy(struct record_encoder *e); /* NULL is fine */
-
-/* The id of a special token, -1: it is none. What a template needs (template_token). */
-int32_t record_encoder_token(const struct record_encoder *e, const char *text);
 
 struct record_ids {
     int32_t *id;

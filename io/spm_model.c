@@ -381,3 +381,13 @@ int spm_model_check(const void *model, size_t bytes, const char *name,
                               !k.remove_spaces && k.escape_spaces;
     return 0;
 }
+
+int spm_model_pieces(const void *model, size_t bytes)
+{
+    struct wire w = {model, (const unsigned char *)model + bytes};
+    struct field f;
+    int pieces = 0;
+    while (pieces < SPM_PIECES && wire_next(&w, &f) > 0)
+        pieces += f.number == MODEL_PIECES;
+    return pieces;
+}

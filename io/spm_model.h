@@ -39,4 +39,8 @@ struct spm_traits {
 int spm_model_check(const void *model, size_t bytes, const char *name,
                     struct spm_traits *traits, struct err *err);
 
+/* Pieces in a model that was checked; of any other bytes, those before what is no field
+ * of a model. */
+int spm_model_pieces(const void *model, size_t bytes);
+
 #endif

@@ -16,7 +16,7 @@ struct token_set_info {
     int64_t tokens, documents;
     int64_t source_bytes; /* of the documents' text */
     int vocab;
-    char tokenizer[33]; /* XXH3-128 of tokenizer.model, hex */
+    char tokenizer[33]; /* tokenizer_identity, hex */
     bool bos, eos;      /* written before / after each document */
     char *source;       /* names of the input files, without folders */
     char *document;     /* what a document was: "line", "blank", "file", "field:text" */

@@ -6,38 +6,91 @@
 #include "src/base/check.h"
 #include "src/base/mem.h"
 
-#include <xxhash.h>
-
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { SPECIALS = 3, WHY_BYTES = 256, PART_BYTES = 256 };
+enum { OWN_SPECIALS = 3, WHY_BYTES = 256, PART_BYTES = 256 };
 
 struct tokenizer {
     struct spm *spm;
     struct spm_traits traits;
-    int vocab, bos, eos, unk;
-    char hash[33];
+    int pieces, vocab, bos, eos, unk;
+    char hash[TOKENIZER_HASH_ROOM];
     struct special {
-        const char *text; /* borrowed from spm */
+        char *text; /* owned */
         size_t bytes;
-        int id;
-    } special[SPECIALS]; /* what parse_special cuts out */
-    int specials;
-    bool *is_byte; /* [vocab] */
+        int32_t id;
+    } * special;  /* [specials]: what text is cut at; added ones are the last */
+    int specials; /* own and added */
+    int added;
+    bool first[256]; /* a special token begins with this byte */
+    bool *is_byte;   /* [pieces] */
 };
 
-static void add_special(struct tokenizer *t, int id)
+static int add_special(struct tokenizer *t, const char *text, int32_t id,
+                       const char *name, struct err *err)
 {
-    if (id < 0)
-        return;
-    const char *text = spm_piece(t->spm, id);
-    t->special[t->specials++] = (struct special){text, strlen(text), id};
+    int32_t last = t->added ? t->special[t->specials - 1].id : t->pieces - 1;
+    bool own = id >= 0 && id < t->pieces;
+    if (!*text || (!own && id <= last))
+        return err_set(err, ERR_INPUT,
+                       "%s: added token \"%.60s\": expected a text and an id above %d, "
+                       "found id %d",
+                       name, text, (int)last, (int)id);
+    int32_t other = tokenizer_special(t, text);
+    if (other >= 0)
+        return err_set(
+            err, ERR_INPUT,
+            "%s: added token \"%.60s\": expected a new token, found it as id "
+            "%d",
+            name, text, (int)other);
+    struct special *s = &t->special[t->specials];
+    if (!(s->text = mem_printf(err, "%s", text)))
+        return -1;
+    s->bytes = strlen(text);
+    s->id = id;
+    t->first[(unsigned char)text[0]] = true;
+    t->specials++;
+    return 0;
 }
 
-struct tokenizer *tokenizer_create(const void *model, size_t bytes, const char *name,
-                                   struct err *err)
+static int add_specials(struct tokenizer *t, const struct added_token *added, int n,
+                        const char *name, struct err *err)
+{
+    const int own[OWN_SPECIALS] = {t->bos, t->eos, t->unk};
+    if (!(t->special = mem_array((int64_t)n + OWN_SPECIALS, sizeof *t->special, err)))
+        return -1;
+    for (int i = 0; i < OWN_SPECIALS; i++)
+        if (own[i] >= 0 && add_special(t, spm_piece(t->spm, own[i]), own[i], name, err))
+            return -1;
+    for (; t->added < n; t->added++) {
+        const struct added_token *a = &added[t->added];
+        int32_t id = a->id < t->pieces ? -1 : a->id;
+        if (add_special(t, a->text, id, name, err))
+            return -1;
+        t->vocab = a->id + 1;
+    }
+    return 0;
+}
+
+/* What is known of the pieces. */
+static int read_pieces(struct tokenizer *t, struct err *err)
+{
+    t->pieces = t->vocab = spm_vocab(t->spm);
+    t->bos = spm_bos(t->spm);
+    t->eos = spm_eos(t->spm);
+    t->unk = spm_unk(t->spm);
+    if (!(t->is_byte = mem_array(t->pieces, sizeof *t->is_byte, err)))
+        return -1;
+    for (int i = 0; i < t->pieces; i++)
+        t->is_byte[i] = spm_is_byte(t->spm, i);
+    return 0;
+}
+
+struct tokenizer *tokenizer_create_added(const void *model, size_t bytes,
+                                         const struct added_token *added, int n,
+                                         const char *name, struct err *err)
 {
     char why[WHY_BYTES] = "";
     struct spm_traits traits;
@@ -53,23 +106,18 @@ struct tokenizer *tokenizer_create(const void *model, size_t bytes, const char *
         mem_free(t);
         return NULL;
     }
-    t->vocab = spm_vocab(t->spm);
-    t->bos = spm_bos(t->spm);
-    t->eos = spm_eos(t->spm);
-    t->unk = spm_unk(t->spm);
-    add_special(t, t->bos);
-    add_special(t, t->eos);
-    add_special(t, t->unk);
-    if (!(t->is_byte = mem_array(t->vocab, sizeof *t->is_byte, err))) {
+    if (read_pieces(t, err) || add_specials(t, added, n, name, err)) {
         tokenizer_destroy(t);
         return NULL;
     }
-    for (int i = 0; i < t->vocab; i++)
-        t->is_byte[i] = spm_is_byte(t->spm, i);
-    XXH128_hash_t h = XXH3_128bits(model, bytes);
-    snprintf(t->hash, sizeof t->hash, "%016llx%016llx", (unsigned long long)h.high64,
-             (unsigned long long)h.low64);
+    tokenizer_identity(model, bytes, added, n, t->hash);
     return t;
+}
+
+struct tokenizer *tokenizer_create(const void *model, size_t bytes, const char *name,
+                                   struct err *err)
+{
+    return tokenizer_create_added(model, bytes, NULL, 0, name, err);
 }
 
 void tokenizer_destroy(struct tokenizer *t)
@@ -77,6 +125,9 @@ void tokenizer_destroy(struct tokenizer *t)
     if (!t)
         return;
     spm_destroy(t->spm);
+    for (int i = 0; i < t->specials; i++)
+        free(t->special[i].text);
+    mem_free(t->special);
     mem_free(t->is_byte);
     mem_free(t);
 }
@@ -110,26 +161,11 @@ void tokenizer_hash(const struct tokenizer *t, char *hex, size_t size)
 static int append_ids(void *context, const int *ids, size_t n)
 {
     struct token_ids *to = context;
-    int64_t need = to->n + (int64_t)n;
-    if (need > to->room) {
-        int64_t room = need + need / 2 + 64;
-        int32_t *grown = realloc(to->id, (size_t)room * sizeof *grown);
-        if (!grown)
-            return -1;
-        to->id = grown;
-        to->room = room;
-    }
+    if (token_ids_reserve(to, n))
+        return -1;
     for (size_t i = 0; i < n; i++)
-        to->id[to->n + (int64_t)i] = ids[i];
-    to->n = need;
+        to->id[to->n++] = ids[i];
     return 0;
-}
-
-int token_ids_push(struct token_ids *ids, int32_t id, struct err *err)
-{
-    return append_ids(ids, &id, 1)
-               ? err_set(err, ERR_OTHER, "memory: none left for token ids")
-               : 0;
 }
 
 /* Where the part of a text that starts at begin ends: at its end, or before the first
@@ -162,41 +198,6 @@ static int encode_plain(const struct tokenizer *t, const char *text, size_t byte
                            "SentencePiece failed on a text of %zu bytes: %s", bytes,
                            why);
     }
-    return 0;
-}
-
-void spanned_ids_fini(struct spanned_ids *ids)
-{
-    free(ids->id);
-    free(ids->span);
-    *ids = (struct spanned_ids){0};
-}
-
-/* Room for n more. */
-static int spanned_ids_reserve(struct spanned_ids *ids, size_t n)
-{
-    int64_t need = ids->n + (int64_t)n, room = need + need / 2 + 64;
-    if (need <= ids->room)
-        return 0;
-    int32_t *id = realloc(ids->id, (size_t)room * sizeof *id);
-    if (!id)
-        return -1;
-    ids->id = id;
-    struct text_span *span = realloc(ids->span, (size_t)room * sizeof *span);
-    if (!span)
-        return -1;
-    ids->span = span;
-    ids->room = room;
-    return 0;
-}
-
-int spanned_ids_push(struct spanned_ids *ids, int32_t id, struct text_span span,
-                     struct err *err)
-{
-    if (spanned_ids_reserve(ids, 1))
-        return err_set(err, ERR_OTHER, "memory: none left for token ids");
-    ids->id[ids->n] = id;
-    ids->span[ids->n++] = span;
     return 0;
 }
 
@@ -251,17 +252,37 @@ int tokenizer_encode_spans(const struct tokenizer *t, const char *text, size_t b
     return 0;
 }
 
-static const struct special *special_at(const struct tokenizer *t, const char *text,
-                                        size_t bytes)
+int32_t tokenizer_special_at(const struct tokenizer *t, const char *text, size_t bytes,
+                             size_t *length)
 {
     const struct special *best = NULL;
+    if (bytes == 0 || !t->first[(unsigned char)text[0]])
+        return -1;
     for (int i = 0; i < t->specials; i++) {
         const struct special *s = &t->special[i];
         if (s->bytes <= bytes && memcmp(text, s->text, s->bytes) == 0 &&
             (!best || s->bytes > best->bytes))
             best = s;
     }
-    return best;
+    if (best)
+        *length = best->bytes;
+    return best ? best->id : -1;
+}
+
+int32_t tokenizer_special(const struct tokenizer *t, const char *text)
+{
+    for (int i = 0; i < t->specials; i++)
+        if (strcmp(t->special[i].text, text) == 0)
+            return t->special[i].id;
+    return -1;
+}
+
+int32_t tokenizer_find(const struct tokenizer *t, const char *text)
+{
+    for (int i = 0; i < t->pieces; i++)
+        if (strcmp(spm_piece(t->spm, i), text) == 0)
+            return i;
+    return tokenizer_special(t, text);
 }
 
 int tokenizer_encode(const struct tokenizer *t, const char *text, size_t bytes,
@@ -270,15 +291,16 @@ int tokenizer_encode(const struct tokenizer *t, const char *text, size_t bytes,
     int64_t before = ids->n;
     size_t begin = 0;
     for (size_t i = 0; parse_special && i < bytes;) {
-        const struct special *s = special_at(t, text + i, bytes - i);
-        if (!s) {
+        size_t length;
+        int32_t id = tokenizer_special_at(t, text + i, bytes - i, &length);
+        if (id < 0) {
             i++;
             continue;
         }
         if (encode_plain(t, text + begin, i - begin, ids, err) ||
-            token_ids_push(ids, s->id, err))
+            token_ids_push(ids, id, err))
             goto fail;
-        i += s->bytes;
+        i += length;
         begin = i;
     }
     if (encode_plain(t, text + begin, bytes - begin, ids, err))
@@ -289,25 +311,59 @@ fail:
     return -1;
 }
 
+/* The text of an added token; NULL: it is none. */
+static const char *added_text(const struct tokenizer *t, int32_t id)
+{
+    for (int i = t->specials - t->added; id >= t->pieces && i < t->specials; i++)
+        if (t->special[i].id == id)
+            return t->special[i].text;
+    return NULL;
+}
+
+/* text + more, of which text is owned and goes; NULL with err set. */
+static char *joined(char *text, const char *more, struct err *err)
+{
+    char *both = text && more ? mem_printf(err, "%s%s", text, more) : NULL;
+    free(text);
+    return both;
+}
+
+static char *join_pieces(const struct tokenizer *t, char *text, const int32_t *ids,
+                         int64_t n, struct err *err)
+{
+    char why[WHY_BYTES] = "";
+    char *part = n ? spm_decode(t->spm, ids, (size_t)n, why, sizeof why) : NULL;
+    if (n && !part)
+        err_set(err, ERR_OTHER, "SentencePiece failed on %lld ids: %s", (long long)n,
+                why);
+    text = joined(text, n ? part : "", err);
+    free(part);
+    return text;
+}
+
 char *tokenizer_decode(const struct tokenizer *t, const int32_t *ids, int64_t n,
                        struct err *err)
 {
-    char why[WHY_BYTES] = "";
-    for (int64_t i = 0; i < n; i++)
-        if (ids[i] < 0 || ids[i] >= t->vocab) {
+    char *text = mem_printf(err, "%s", "");
+    int64_t begin = 0;
+    for (int64_t i = 0; i < n && text; i++) {
+        if (!tokenizer_piece(t, ids[i])) {
             err_set(err, ERR_INPUT,
                     "token %lld of %lld: expected an id below %d, found %d",
                     (long long)i, (long long)n, t->vocab, (int)ids[i]);
+            free(text);
             return NULL;
         }
-    char *text = spm_decode(t->spm, ids, (size_t)n, why, sizeof why);
-    if (!text)
-        err_set(err, ERR_OTHER, "SentencePiece failed on %lld ids: %s", (long long)n,
-                why);
-    return text;
+        if (ids[i] < t->pieces)
+            continue;
+        text = join_pieces(t, text, ids + begin, i - begin, err);
+        text = joined(text, added_text(t, ids[i]), err);
+        begin = i + 1;
+    }
+    return text ? join_pieces(t, text, ids + begin, n - begin, err) : NULL;
 }
 
 const char *tokenizer_piece(const struct tokenizer *t, int32_t id)
 {
-    return id < 0 || id >= t->vocab ? NULL : spm_piece(t->spm, id);
+    return id >= 0 && id < t->pieces ? spm_piece(t->spm, id) : added_text(t, id);
 }

@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "io/tokenizer_load.h"
 
-#include "io/ckpt.h"
 #include "io/spm_model.h"
 #include "src/base/file.h"
 #include "src/base/mem.h"
@@ -35,16 +34,36 @@ static int is_checkpoint(const char *path, bool *checkpoint, struct err *err)
     return 0;
 }
 
+struct tokenizer *tokenizer_of_files(const struct ckpt_info *info, const char *name,
+                                     struct err *err)
+{
+    const struct ckpt_file *f = ckpt_info_file(info, model_file);
+    struct added_tokens added;
+    if (!f) {
+        err_set(err, ERR_INPUT, "%s: the checkpoint has no %s", name, model_file);
+        return NULL;
+    }
+    if (added_tokens_read(&added, info->file, info->files,
+                          spm_model_pieces(f->data, f->bytes), info->shape.vocab,
+                          err)) {
+        err_prefix(err, "%s", name);
+        return NULL;
+    }
+    struct tokenizer *t =
+        tokenizer_create_added(f->data, f->bytes, added.token, added.n, name, err);
+    added_tokens_fini(&added);
+    return t;
+}
+
 static struct tokenizer *from_checkpoint(struct comm *c, const char *path,
                                          struct err *err)
 {
-    struct tokenizer *t = NULL;
     struct ckpt *k = ckpt_open(c, path, err);
     if (!k)
         return NULL;
-    const struct ckpt_file *f = ckpt_info_file(ckpt_info(k), model_file);
-    if (f)
-        t = tokenizer_create(f->data, f->bytes, path, err);
+    struct tokenizer *t = NULL;
+    if (ckpt_info_file(ckpt_info(k), model_file))
+        t = tokenizer_of_files(ckpt_info(k), path, err);
     else
         err_set(err, ERR_INPUT,
                 "%s: the checkpoint has no %s; give one with --tokenizer", path,

@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "io/upscale.h"
 
+#include "io/add_tokens.h"
 #include "io/ckpt.h"
+#include "io/new_rows.h"
 #include "src/base/mem.h"
 #include "src/base/progress.h"
 #include "src/param/layer_map.h"
@@ -15,7 +17,7 @@ enum { PIECE_ELEMENTS = 1 << 20 }; /* a multiple of 32,768: whole checksum block
 /* One reading: a piece of a tensor of the source, written wherever it goes. */
 struct piece {
     struct tensor tensor; /* of the source */
-    int64_t begin, n;
+    int64_t begin, n;     /* of the result's tensor */
 };
 
 struct job {
@@ -25,6 +27,8 @@ struct job {
     struct ckpt_writer *writer;
     struct layer_map map;
     struct ckpt_info info; /* of the result; owned */
+    int added;             /* new tokens */
+    struct new_rows embed, head;
 };
 
 static int find_map(struct job *j, const struct upscale_options *o, struct err *err)
@@ -32,7 +36,9 @@ static int find_map(struct job *j, const struct upscale_options *o, struct err *
     int layers = ckpt_info(j->source)->shape.layers;
     if (o->layers)
         return layer_map_parse(&j->map, o->layers, layers, err);
-    return layer_map_drop(&j->map, o->drop, layers, err);
+    if (o->drop)
+        return layer_map_drop(&j->map, o->drop, layers, err);
+    return layer_map_identity(&j->map, layers, err);
 }
 
 /* Each new layer keeps the dtype that its source had in the Hugging Face file; a stack
@@ -58,8 +64,23 @@ static int map_dtypes(struct job *j, const struct ckpt_info *from, struct err *e
     return 0;
 }
 
+/* "base.h5 (4 layers, seal 0123...), 2 tokens added"; owned. */
+static char *describe_source(const struct job *j, struct err *err)
+{
+    char *text =
+        mem_printf(err, "%s (%d layers, seal %016llx)", ckpt_short_name(j->source),
+                   ckpt_info(j->source)->shape.layers,
+                   (unsigned long long)ckpt_identity(j->source));
+    if (!text || !j->added)
+        return text;
+    char *longer = mem_printf(err, "%s, %d token%s added", text, j->added,
+                              j->added == 1 ? "" : "s");
+    free(text);
+    return longer;
+}
+
 /* The result is a new model: no optimizer, no steps, no keys of a run. */
-static int make_info(struct job *j, struct err *err)
+static int make_info(struct job *j, const struct upscale_options *o, struct err *err)
 {
     const struct ckpt_info *from = ckpt_info(j->source);
     struct ckpt_info seen = {
@@ -68,15 +89,24 @@ static int make_info(struct job *j, struct err *err)
     if (ckpt_info_copy(&j->info, &seen, err) < 0)
         return -1;
     j->info.shape.layers = j->map.layers;
-    j->info.layers = layer_map_format(&j->map, err);
-    if (!j->info.layers)
+    if ((o->layers || o->drop) && !(j->info.layers = layer_map_format(&j->map, err)))
         return -1;
-    j->info.source =
-        mem_printf(err, "%s (%d layers, seal %016llx)", ckpt_short_name(j->source),
-                   from->shape.layers, (unsigned long long)ckpt_identity(j->source));
-    if (!j->info.source)
+    if (o->add_tokens) {
+        j->added = add_tokens(&j->info, o->add_tokens, o->checkpoint, err);
+        if (j->added < 0)
+            return -1;
+    }
+    if (!(j->info.source = describe_source(j, err)))
         return -1;
     return map_dtypes(j, from, err);
+}
+
+static const struct new_rows *rows_of(const struct job *j, enum tensor_role role)
+{
+    static const struct new_rows none = {0};
+    return role == ROLE_EMBED_TOKENS ? &j->embed
+           : role == ROLE_LM_HEAD    ? &j->head
+                                     : &none;
 }
 
 /* Pieces of all tensors that the map uses, owned; *n of them. */
@@ -85,7 +115,10 @@ static struct piece *list_pieces(const struct job *j, int64_t *n, struct err *er
     const struct model_shape *s = &ckpt_info(j->source)->shape;
     int64_t count = 0;
     for (int i = 0; i < table_count(s); i++)
-        count += (table_at(s, i).elements - 1) / PIECE_ELEMENTS + 1;
+        count +=
+            (table_at(s, i).elements + rows_of(j, table_at(s, i).role)->elements - 1) /
+                PIECE_ELEMENTS +
+            1;
     struct piece *list = mem_array(count, sizeof *list, err);
     bool *used = mem_array(s->layers, sizeof *used, err);
     if (!list || !used) {
@@ -100,8 +133,9 @@ static struct piece *list_pieces(const struct job *j, int64_t *n, struct err *er
         struct tensor t = table_at(s, i);
         if (t.layer >= 0 && !used[t.layer])
             continue;
-        for (int64_t at = 0; at < t.elements; at += PIECE_ELEMENTS) {
-            int64_t left = t.elements - at;
+        int64_t elements = t.elements + rows_of(j, t.role)->elements;
+        for (int64_t at = 0; at < elements; at += PIECE_ELEMENTS) {
+            int64_t left = elements - at;
             list[(*n)++] =
                 (struct piece){.tensor = t,
                                .begin = at,
@@ -112,12 +146,30 @@ static struct piece *list_pieces(const struct job *j, int64_t *n, struct err *er
     return list;
 }
 
+/* The piece's values: the source's, and new rows behind them. */
+static int read_piece(const struct job *j, const struct piece *p, unsigned char *buffer,
+                      struct err *err)
+{
+    const struct tensor *t = &p->tensor;
+    int64_t old = t->elements - p->begin; /* of the source, from here on */
+    int64_t kept = old < 0 ? 0 : old < p->n ? old : p->n;
+    if (kept && ckpt_read_raw(j->source, CKPT_MODEL, t->role, t->layer, p->begin, kept,
+                              buffer, err) < 0)
+        return -1;
+    if (kept < p->n) {
+        size_t size = dtype_bytes(j->info.dtype[t->role]);
+        const unsigned char *rows = rows_of(j, t->role)->data;
+        memcpy(buffer + (size_t)kept * size, rows + (size_t)(kept - old) * size,
+               (size_t)(p->n - kept) * size);
+    }
+    return 0;
+}
+
 static int copy_piece(struct job *j, const struct piece *p, void *buffer,
                       struct err *err)
 {
     const struct tensor *t = &p->tensor;
-    if (ckpt_read_raw(j->source, CKPT_MODEL, t->role, t->layer, p->begin, p->n, buffer,
-                      err) < 0)
+    if (read_piece(j, p, buffer, err) < 0)
         return -1;
     if (t->layer < 0)
         return ckpt_write_raw(j->writer, CKPT_MODEL, t->role, -1, p->begin, p->n,
@@ -157,8 +209,25 @@ static int copy_share(struct job *j, struct err *err)
     return rc;
 }
 
+/* New rows, where there are new tokens. Collective. */
+static int make_rows(struct job *j, const struct upscale_options *o, struct err *err)
+{
+    const struct {
+        enum tensor_role role;
+        struct new_rows *rows;
+    } grown[] = {{ROLE_EMBED_TOKENS, &j->embed}, {ROLE_LM_HEAD, &j->head}};
+    for (int i = 0; i < 2 && j->added; i++)
+        if (role_present(&j->info.shape, grown[i].role) &&
+            new_rows_make(grown[i].rows, j->c, j->source, grown[i].role, j->added,
+                          o->init, o->seed, err))
+            return -1;
+    return 0;
+}
+
 static int copy(struct job *j, const struct upscale_options *o, struct err *err)
 {
+    if (make_rows(j, o, err))
+        return -1;
     j->writer = ckpt_create(j->c, o->output, false, o->force, &j->info, err);
     if (!j->writer)
         return -1;
@@ -174,8 +243,10 @@ static void describe(const struct job *j, struct upscale_result *r)
     const struct model_shape *s = &j->info.shape;
     *r = (struct upscale_result){.source_layers = j->map.source_layers,
                                  .layers = j->map.layers,
-                                 .parameters = table_elements(s)};
-    snprintf(r->ranges, sizeof r->ranges, "%s", j->info.layers);
+                                 .parameters = table_elements(s),
+                                 .vocab = s->vocab,
+                                 .added = j->added};
+    snprintf(r->ranges, sizeof r->ranges, "%s", j->info.layers ? j->info.layers : "");
     for (int i = 0; i < table_count(s); i++) {
         struct tensor t = table_at(s, i);
         r->bytes += t.elements * (int64_t)dtype_bytes(j->info.dtype[t.role]);
@@ -186,12 +257,16 @@ int upscale(struct comm *c, const struct log *log, const struct upscale_options 
             struct upscale_result *result, struct err *err)
 {
     struct job j = {.c = c, .log = log};
+    if (o->link && o->add_tokens)
+        return err_set(err, ERR_USAGE,
+                       "--add-tokens: a link holds no weights, and so no new rows; "
+                       "expected --mode copy");
     j.source = ckpt_open(c, o->checkpoint, err);
     if (!j.source)
         return -1;
     int rc = find_map(&j, o, err);
     if (rc == 0)
-        rc = make_info(&j, err);
+        rc = make_info(&j, o, err);
     rc = comm_agree(c, rc < 0, err);
     if (rc == 0 && o->link)
         rc = ckpt_link(c, o->output, o->force, &j.info, j.source, &j.map, err);
@@ -199,6 +274,8 @@ int upscale(struct comm *c, const struct log *log, const struct upscale_options 
         rc = copy(&j, o, err);
     if (rc == 0 && result)
         describe(&j, result);
+    new_rows_fini(&j.embed);
+    new_rows_fini(&j.head);
     ckpt_info_fini(&j.info);
     layer_map_fini(&j.map);
     ckpt_close(j.source);

@@ -30,7 +30,7 @@ const struct verb verb_export = {
         "for byte. CKPT is a file, or the folder of a training checkpoint.\n"
         "A model trained on records gets their chat template (chat_template in "
         "tokenizer_config.json) and the template's EOS (config.json, "
-        "generation_config.json).\n"
+        "generation_config.json, and tokenizer_config.json for an added token).\n"
         "The folder appears under its name when it is complete. Several ranks share "
         "the work.",
     .examples = "dusk export solar.h5 -o SOLAR-again\n"

@@ -31,7 +31,8 @@ static const struct option options[] = {
     {"--no-bos", NULL, "write no BOS before each document"},
     {"--no-eos", NULL, "write no EOS after each document"},
     {"--parse-special", NULL,
-     "read <s>, </s> and <unk> in the text as these tokens, not as plain text"},
+     "read <s>, </s>, <unk> and added tokens in the text as these tokens, not as plain "
+     "text"},
     {"--force", NULL, "replace SET.h5 if it exists"},
     {"--show", "N",
      "print document N of a token set, or record, pair or pack N of a record set, "
@@ -184,8 +185,10 @@ const struct verb verb_tokens = {
         "user_before, user_after, input_before, input_joint, reply_before, reply_open, "
         "reply_end, reply_after (texts, in which {bos} and {eos} are the tokenizer's), "
         "tokens, eos, system (turn, merged, refused), and bos, strip, "
-        "skip_empty_system, raw, text, one_turn, end_once (true or false). Records and "
-        "pairs of which nothing is learnt, and pairs of equal answers, are dropped and "
+        "skip_empty_system, raw, text, one_turn, end_once (true or false). Tokens that "
+        "a template asks for, as chatml_added does, must be in the tokenizer: dusk "
+        "upscale --add-tokens. Records and pairs of which nothing is learnt, and pairs "
+        "of equal answers, are dropped and "
         "counted.\n"
         "Under mpirun or srun the ranks share the work; the set is the same byte for "
         "byte whatever their number. With --show it prints a document, record, pair or "

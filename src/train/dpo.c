@@ -102,7 +102,7 @@ static int compare(const struct model *m, struct err *err)
 {
     const struct ckpt_info *info = ckpt_info(m->ckpt);
     struct model_shape shape = info->shape;
-    char theirs[33], ours[33];
+    char theirs[TOKENIZER_HASH_ROOM], ours[TOKENIZER_HASH_ROOM];
     shape.layers = m->map.layers;
     shape.bos_id = m->t->start.shape.bos_id;
     shape.eos_id = m->t->start.shape.eos_id;
@@ -111,8 +111,9 @@ static int compare(const struct model *m, struct err *err)
         return err_set(err, ERR_INPUT,
                        "%s: the reference has another %s than the run's model", m->path,
                        field);
-    ckpt_tokenizer_hash(info, theirs, sizeof theirs);
-    ckpt_tokenizer_hash(&m->t->start.info, ours, sizeof ours);
+    if (ckpt_tokenizer_hash(info, theirs, sizeof theirs, err) ||
+        ckpt_tokenizer_hash(&m->t->start.info, ours, sizeof ours, err))
+        return -1;
     if (strcmp(theirs, ours) != 0)
         return err_set(err, ERR_INPUT,
                        "%s: the reference's tokenizer is %s, the run's model has %s",

@@ -38,9 +38,11 @@ static int open_reference(struct evaluator *v, struct err *err)
     if (field)
         return err_set(err, ERR_INPUT, "%s: the reference has another %s than %s", path,
                        field, v->o->checkpoint);
-    char ours[33], theirs[33];
-    ckpt_tokenizer_hash(info, ours, sizeof ours);
-    ckpt_tokenizer_hash(other, theirs, sizeof theirs);
+    char ours[TOKENIZER_HASH_ROOM], theirs[TOKENIZER_HASH_ROOM];
+    int failed = ckpt_tokenizer_hash(info, ours, sizeof ours, err) ||
+                 ckpt_tokenizer_hash(other, theirs, sizeof theirs, err);
+    if (comm_agree(v->world, failed, err))
+        return -1;
     if (strcmp(ours, theirs) != 0)
         return err_set(
             err, ERR_INPUT, "%s: the reference's tokenizer is %s, that of %s is %s",
@@ -63,8 +65,10 @@ static int open_inputs(struct evaluator *v, struct err *err)
     v->seq_len = most < SEQ_LEN_MAX_DEFAULT ? most : SEQ_LEN_MAX_DEFAULT;
     if (o->seq_len)
         v->seq_len = o->seq_len;
-    char tokenizer[33];
-    ckpt_tokenizer_hash(info, tokenizer, sizeof tokenizer);
+    char tokenizer[TOKENIZER_HASH_ROOM];
+    int failed = ckpt_tokenizer_hash(info, tokenizer, sizeof tokenizer, err);
+    if (comm_agree(v->world, failed, err))
+        return err_prefix(err, "%s", o->checkpoint);
     if (data_set_open(&v->set, v->world, o->tokens, &info->shape, tokenizer,
                       o->reference, err))
         return -1;

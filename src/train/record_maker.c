@@ -30,10 +30,10 @@ static int check_tokens(const struct record_maker *m, struct err *err)
 {
     const char *text;
     for (int i = 0; (text = template_token(m->chat, i)); i++)
-        if (record_encoder_token(m->encoder, text) < 0)
+        if (tokenizer_special(m->t, text) < 0)
             return err_set(err, ERR_USAGE,
                            "template %s: expected a tokenizer with the token %s, found "
-                           "none",
+                           "none; `dusk upscale CKPT -o NEW --add-tokens` adds tokens",
                            template_name(m->chat), text);
     return 0;
 }
@@ -51,8 +51,7 @@ struct record_maker *record_maker_create(const struct tokenizer *t,
     m->chat = chat;
     m->rule = *rule;
     if (!(m->parser = records_create(map, err)) ||
-        !(m->encoder = record_encoder_create(t, NULL, 0, err)) ||
-        check_tokens(m, err)) {
+        !(m->encoder = record_encoder_create(t, err)) || check_tokens(m, err)) {
         record_maker_destroy(m);
         return NULL;
     }
@@ -82,7 +81,7 @@ int record_maker_shape(struct record_maker *m, const char *line, size_t bytes,
 int record_maker_eos(const struct record_maker *m)
 {
     const char *eos = template_eos(m->chat);
-    return eos && *eos ? record_encoder_token(m->encoder, eos) : -1;
+    return eos && *eos ? tokenizer_special(m->t, eos) : -1;
 }
 
 int record_maker_parts(const struct record_maker *m)

@@ -65,11 +65,6 @@ static int describe_folder(struct trainer *t, struct err *err)
 
 /* ---- data, engine, weights ---- */
 
-static void tokenizer_of(const struct trainer *t, char *hex, size_t size)
-{
-    ckpt_tokenizer_hash(&t->start.info, hex, size);
-}
-
 /* What multiplies in this run. */
 static const char *products(const struct trainer *t)
 {
@@ -119,12 +114,13 @@ static int setup_data(struct trainer *t, struct err *err)
                        "data.seq_len is %d, but the model has at most %d positions "
                        "(max_position_embeddings)",
                        t->run.data.seq_len, s->max_positions);
-    char tokenizer[33];
-    tokenizer_of(t, tokenizer, sizeof tokenizer);
+    char tokenizer[TOKENIZER_HASH_ROOM];
+    int failed = ckpt_tokenizer_hash(&t->start.info, tokenizer, sizeof tokenizer, err);
+    if (comm_agree(t->world, failed, err))
+        return -1;
     t->data = data_create(t->world, &t->run, s, tokenizer, err);
     if (!t->data || open_valid(t, tokenizer, err))
         return -1;
-    int failed = 0;
     const char *gemm = products(t), *data = data_identity(t->data);
     if (t->start.resumed)
         failed = start_check(&t->start, data, gemm, err);

@@ -2,7 +2,7 @@
 #include "src/train/start.h"
 
 #include "io/hf_chat.h"
-#include "io/tokenizer.h"
+#include "io/tokenizer_load.h"
 #include "src/base/check.h"
 #include "src/base/file.h"
 #include "src/base/mem.h"
@@ -158,18 +158,18 @@ static int borrow_tokenizer(struct start *s, struct err *err)
     const struct ckpt_file *model = ckpt_info_file(&s->info, "tokenizer.model");
     if (!model)
         return 0;
-    struct tokenizer *t = tokenizer_create(model->data, model->bytes, path, err);
+    struct tokenizer *t = tokenizer_of_files(&s->info, path, err);
     if (!t)
         return -1;
     s->shape.bos_id = tokenizer_bos(t);
     s->shape.eos_id = tokenizer_eos(t);
-    int pieces = tokenizer_vocab(t);
+    int tokens = tokenizer_vocab(t);
     tokenizer_destroy(t);
-    return pieces <= s->shape.vocab
+    return tokens <= s->shape.vocab
                ? 0
                : err_set(err, ERR_INPUT,
-                         "%s: has %d pieces, but model.shape.vocab_size is %d", path,
-                         pieces, s->shape.vocab);
+                         "%s: has %d tokens, but model.shape.vocab_size is %d", path,
+                         tokens, s->shape.vocab);
 }
 
 static int start_random(struct start *s, struct err *err)

@@ -36,6 +36,31 @@ static void texts_that_are_no_object(void **state)
     }
 }
 
+static void whole_numbers_of_any_size(void **state)
+{
+    (void)state;
+    static const char text[] =
+        "{\"a\": 1000000000000000019884624838656, \"12345678901234567890\": "
+        "\"\\\"12345678901234567890\", \"b\": -98765432109876543210, \"c\": "
+        "9223372036854775807, \"d\": 7, \"e\": 0.12345678901234567890}";
+    struct err err = {0};
+    int64_t i = 0;
+    json_t *j = json_read_text(text, sizeof text - 1, "f", &err);
+    if (!j)
+        print_error("%s\n", err.text);
+    assert_non_null(j);
+    assert_true(json_real_value(json_object_get(j, "a")) == 1e30);
+    assert_true(json_real_value(json_object_get(j, "b")) == -98765432109876543210.0);
+    assert_true(json_real_value(json_object_get(j, "e")) == 0.12345678901234567890);
+    assert_string_equal(json_string_value(json_object_get(j, "12345678901234567890")),
+                        "\"12345678901234567890");
+    assert_int_equal(json_read_int(j, "d", "f", 0, 9, &i, NULL, &err), 0);
+    assert_int_equal(i, 7);
+    assert_int_equal(json_read_int(j, "a", "f", 0, 9, &i, NULL, &err), -1);
+    printf("%s\n", err.text);
+    json_decref(j);
+}
+
 /* Texts that would cost a gigabyte, or the stack. */
 static void large_and_deep_texts(void **state)
 {
@@ -116,6 +141,7 @@ static void names_fit_a_line(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(texts_that_are_no_object),
+                                       cmocka_unit_test(whole_numbers_of_any_size),
                                        cmocka_unit_test(large_and_deep_texts),
                                        cmocka_unit_test(values_of_the_wrong_kind),
                                        cmocka_unit_test(names_fit_a_line)};

@@ -397,6 +397,97 @@ static void hash_tells_models_apart(void **state)
     assert_string_not_equal(hash[0], hash[1]);
 }
 
+/* Every stretch between added tokens is encoded as if it stood alone. */
+static void cuts_at_added_tokens(void **state)
+{
+    (void)state;
+    static const struct added_token added[] = {
+        {"<|im_start|>", 512}, {"<|im_end|>", 513}, {"<|im_", 600}};
+    static const char text[] = "<|im_start|>user\nHello <|im_end|><|im_x</s>y";
+    static const char *const parts[] = {NULL, "user\nHello ", NULL, NULL,
+                                        "x",  NULL,           "y"};
+    static const int32_t special[] = {512, 0, 513, 600, 0, 2, 0};
+    struct err err = {0};
+    struct token_ids ids = {0}, expect = {0};
+    size_t bytes;
+    char hash[2][33];
+    char *model = oracle_read("tiny512", "tokenizer.model", &bytes);
+    struct tokenizer *plain = load("tiny512");
+    struct tokenizer *t = tokenizer_create_added(model, bytes, added, 3, "added", &err);
+    assert_non_null(t);
+    assert_int_equal(tokenizer_vocab(plain), 512);
+    assert_int_equal(tokenizer_vocab(t), 601);
+    for (size_t i = 0; i < sizeof parts / sizeof *parts; i++)
+        if (parts[i])
+            assert_int_equal(tokenizer_encode(plain, parts[i], strlen(parts[i]), false,
+                                              &expect, &err),
+                             0);
+        else
+            token_ids_push(&expect, special[i], &err);
+    assert_int_equal(tokenizer_encode(t, text, strlen(text), true, &ids, &err), 0);
+    printf("%lld ids\n", (long long)ids.n);
+    assert_int_equal(ids.n, expect.n);
+    assert_memory_equal(ids.id, expect.id, (size_t)ids.n * sizeof *ids.id);
+    char *back = tokenizer_decode(t, ids.id, ids.n, &err);
+    assert_string_equal(back, "<|im_start|>user\nHello <|im_end|><|im_x y");
+    free(back);
+    ids.n = expect.n = 0; /* as text they are text */
+    assert_int_equal(tokenizer_encode(t, text, strlen(text), false, &ids, &err), 0);
+    assert_int_equal(tokenizer_encode(plain, text, strlen(text), false, &expect, &err),
+                     0);
+    assert_int_equal(ids.n, expect.n);
+    assert_memory_equal(ids.id, expect.id, (size_t)ids.n * sizeof *ids.id);
+    assert_string_equal(tokenizer_piece(t, 513), "<|im_end|>");
+    assert_null(tokenizer_piece(t, 514)); /* no token */
+    assert_null(tokenizer_decode(t, (int32_t[]){514}, 1, &err));
+    assert_int_equal(tokenizer_find(t, "<|im_start|>"), 512);
+    assert_int_equal(tokenizer_find(t, "<s>"), 1);
+    assert_string_equal(tokenizer_piece(t, 300), tokenizer_piece(plain, 300));
+    assert_int_equal(tokenizer_find(t, tokenizer_piece(t, 300)), 300);
+    assert_int_equal(tokenizer_find(plain, "<|im_start|>"), -1);
+    assert_int_equal(tokenizer_special(t, "<|im_"), 600);
+    assert_int_equal(tokenizer_special(t, "er"), -1);
+    tokenizer_hash(plain, hash[0], sizeof hash[0]);
+    tokenizer_hash(t, hash[1], sizeof hash[1]);
+    assert_string_not_equal(hash[0], hash[1]);
+    tokenizer_identity(model, bytes, NULL, 0, hash[1]);
+    assert_string_equal(hash[0], hash[1]);
+    free(ids.id);
+    free(expect.id);
+    free(model);
+    tokenizer_destroy(plain);
+    tokenizer_destroy(t);
+}
+
+static void refuses_bad_added_tokens(void **state)
+{
+    (void)state;
+    static const struct {
+        struct added_token added[2];
+        const char *says;
+    } rows[] = {
+        {{{"<a>", 600}, {"", 601}},
+         "\"\": expected a text and an id above 600, found id 601"},
+        {{{"<a>", 600}, {"<b>", 600}},
+         "\"<b>\": expected a text and an id above 600, found id 600"},
+        {{{"<a>", 511}, {"<b>", 512}}, "\"<a>\": expected a text and an id above 511"},
+        {{{"<a>", 600}, {"<a>", 601}},
+         "\"<a>\": expected a new token, found it as id 600"},
+        {{{"</s>", 600}, {"<b>", 601}},
+         "\"</s>\": expected a new token, found it as id 2"},
+    };
+    size_t bytes;
+    char *model = oracle_read("tiny512", "tokenizer.model", &bytes);
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        struct err err = {0};
+        assert_null(tokenizer_create_added(model, bytes, rows[i].added, 2, "x", &err));
+        printf("%s\n", err.text);
+        assert_non_null(strstr(err.text, rows[i].says));
+        assert_int_equal(err.code, ERR_INPUT);
+    }
+    free(model);
+}
+
 /* Either refused with a reason, or usable. */
 static int survives(const char *model, size_t bytes)
 {
@@ -712,6 +803,8 @@ int main(void)
         cmocka_unit_test(parts_of_a_text_give_the_ids_of_the_whole),
         cmocka_unit_test(parts_need_a_model_that_splits_at_spaces),
         cmocka_unit_test(hash_tells_models_apart),
+        cmocka_unit_test(cuts_at_added_tokens),
+        cmocka_unit_test(refuses_bad_added_tokens),
         cmocka_unit_test(survives_a_cut_at_every_byte),
         cmocka_unit_test(survives_random_damage),
         cmocka_unit_test(refuses_what_sentencepiece_would_stumble_over),

@@ -230,7 +230,8 @@ static void check_packed(const struct set *s, const struct step *alone,
 
 static void run_layout(struct comm *world, const struct oracle_layout *l,
                        const struct oracle_model *m, struct gemm *gemm,
-                       struct set *const *sets, int n, struct step (*first)[NAMES * 2])
+                       struct set *const *sets, int n, int pairs,
+                       struct step (*first)[NAMES * 2])
 {
     struct err err = {0};
     struct comm *c = oracle_ranks(world, l);
@@ -251,9 +252,9 @@ static void run_layout(struct comm *world, const struct oracle_layout *l,
         struct step step = run_step(c, e, sets[i], batches);
         struct step *same = &first[l->data][i];
         check_sums(sets[i], step.nll, &sums);
-        if (i % 2 && i < n - 1) /* the packs of the records before */
+        if (i % 2 && i < pairs) /* the packs of the records before */
             check_packed(sets[i], &first[l->data][i - 1], &step, packed);
-        else if (i < n - 1)
+        else if (i < pairs)
             check_forward(c, e, sets[i], &forward);
         if (same->norm == 0)
             *same = step;
@@ -274,6 +275,28 @@ static void run_layout(struct comm *world, const struct oracle_layout *l,
     comm_free(c);
 }
 
+/* One more row for each of the oracle's added tokens. */
+static void grow(struct oracle_model *m)
+{
+    static const char *const names[][2] = {
+        {"model.embed_tokens.weight", "chatml_added.embed_tokens_rows_512_513"},
+        {"lm_head.weight", "chatml_added.lm_head_rows_512_513"}};
+    struct arrays *rows = arrays_load("../align/sft_added_rows.safetensors");
+    for (int i = 0; i < 2; i++) {
+        struct array *old = (struct array *)arrays_get(m->weights, names[i][0]);
+        const struct array *new = arrays_get(rows, names[i][1]);
+        int64_t elements = old->elements + new->elements;
+        old->f32 = need(realloc(old->f32, (size_t)elements * sizeof *old->f32),
+                        names[i][0], "no memory");
+        memcpy(old->f32 + old->elements, new->f32,
+               (size_t) new->elements * sizeof *new->f32);
+        old->elements = elements;
+        old->dim[0] += new->dim[0];
+        m->shape.vocab = (int)old->dim[0];
+    }
+    arrays_destroy(rows);
+}
+
 int main(int argc, char **argv)
 {
     static const char *const templates[] = {"solar",  "solar_eos",        "chatml",
@@ -281,7 +304,8 @@ int main(int argc, char **argv)
                                             "alpaca", "plain_completion", "plain_text"};
     static struct step first[3][NAMES * 2]; /* by data degree */
     enum { TEMPLATES = sizeof templates / sizeof *templates };
-    struct set *sets[2 * TEMPLATES + 1];
+    static struct step first_added[3][NAMES * 2];
+    struct set *sets[2 * TEMPLATES + 1], *added[2];
     struct err err = {0};
     int n = 0;
     struct comm *world = comm_start(&argc, &argv, &err);
@@ -297,13 +321,20 @@ int main(int argc, char **argv)
         n++;
     }
     sets[n++] = read_packs();
+    added[0] = read_records(f, "chatml_added");
+    added[1] = pack(added[0]);
     facts_destroy(f);
     for (int i = 0; i < LAYOUTS; i++)
-        run_layout(world, &layouts[i], &model, gemm, sets, n, first);
+        run_layout(world, &layouts[i], &model, gemm, sets, n, n - 1, first);
+    grow(&model);
+    for (int i = 0; i < LAYOUTS; i++)
+        run_layout(world, &layouts[i], &model, gemm, added, 2, 2, first_added);
     if (comm_root(world))
         printf("PASS\n");
     for (int i = 0; i < n; i++)
         free(sets[i]);
+    for (int i = 0; i < 2; i++)
+        free(added[i]);
     oracle_free(&model);
     gemm_destroy(gemm);
     comm_finish(world);

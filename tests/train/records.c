@@ -22,18 +22,18 @@
 enum { PLACE_BYTES = 128 };
 
 static struct tokenizer *tokenizer;
+static char *model;
+static size_t model_bytes;
 
 static int setup(void **state)
 {
     (void)state;
     struct err err = {0};
-    size_t bytes;
     char *path = oracle_path("../align/tokenizer/tokenizer.model");
-    char *model = file_read(path, 1 << 20, &bytes, &err);
-    tokenizer = model ? tokenizer_create(model, bytes, path, &err) : NULL;
+    model = file_read(path, 1 << 20, &model_bytes, &err);
+    tokenizer = model ? tokenizer_create(model, model_bytes, path, &err) : NULL;
     if (!tokenizer)
         print_error("%s\n", err.text);
-    free(model);
     free(path);
     return tokenizer ? 0 : -1;
 }
@@ -42,12 +42,14 @@ static int teardown(void **state)
 {
     (void)state;
     tokenizer_destroy(tokenizer);
+    free(model);
     return 0;
 }
 
-/* A template with the encoder for its added tokens. */
+/* A template with a tokenizer that has its added tokens, and the encoder. */
 struct chain {
     struct template *t;
+    struct tokenizer *tokenizer;
     struct record_encoder *e;
 };
 
@@ -59,13 +61,15 @@ static struct chain chain_create(const char *name)
         template_create(template_find(name, &err),
                         tokenizer_piece(tokenizer, tokenizer_bos(tokenizer)),
                         tokenizer_piece(tokenizer, tokenizer_eos(tokenizer)), &err),
-        NULL};
+        NULL, NULL};
     assert_non_null(c.t);
     int n = 0;
     for (; template_token(c.t, n); n++)
         added[n] = (struct added_token){template_token(c.t, n),
                                         tokenizer_vocab(tokenizer) + n};
-    c.e = record_encoder_create(tokenizer, added, n, &err);
+    c.tokenizer = tokenizer_create_added(model, model_bytes, added, n, name, &err);
+    assert_non_null(c.tokenizer);
+    c.e = record_encoder_create(c.tokenizer, &err);
     assert_non_null(c.e);
     return c;
 }
@@ -73,6 +77,7 @@ static struct chain chain_create(const char *name)
 static void chain_destroy(struct chain *c)
 {
     record_encoder_destroy(c->e);
+    tokenizer_destroy(c->tokenizer);
     template_destroy(c->t);
 }
 
