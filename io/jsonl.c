@@ -19,8 +19,9 @@ json_t *jsonl_text(const char *line, size_t bytes, const char *field, struct err
     } else if (!(text = json_object_get(object, field))) {
         json_read_keys(object, found, sizeof found);
         err_set(err, ERR_INPUT,
-                "expected a field \"%s\", found %s; --field names the text", field,
-                found);
+                "expected a field \"%s\", found %s; --field names the text, "
+                "--template NAME reads records",
+                field, found);
     } else if (!json_is_string(text)) {
         json_read_describe(text, found, sizeof found);
         err_set(err, ERR_INPUT, "field \"%s\": expected a string, found %s", field,
