@@ -36,6 +36,9 @@ static const json_t *find(const struct facts *f, const char *place)
 {
     const json_t *at = f->root;
     while (at && *place) {
+        const json_t *whole = json_object_get(at, place);
+        if (whole)
+            return whole; /* a key that holds '/' */
         size_t length = strcspn(place, "/");
         char key[256];
         snprintf(key, sizeof key, "%.*s", (int)length, place);

@@ -5,7 +5,8 @@
 /* The oracle's numbers for tests: a JSON file's values by place. Paths and failures as
  * in arrays.h.
  *
- * A place is keys and indices joined by '/': "log/3/loss"; "" is the whole. */
+ * A place is keys and indices joined by '/': "log/3/loss"; "" is the whole. The last
+ * key may hold '/' itself. */
 
 #include <stdbool.h>
 #include <stdint.h>

@@ -52,7 +52,7 @@ struct comm *oracle_ranks(struct comm *world, const struct oracle_layout *l)
     return NULL;
 }
 
-static void set_weights(struct engine *e, const struct oracle_model *m)
+void oracle_set_weights(struct engine *e, const struct oracle_model *m)
 {
     struct zero *z = engine_zero(e);
     for (int i = 0; i < zero_parts(z); i++) {
@@ -93,7 +93,7 @@ struct engine *oracle_engine(struct comm *c, const struct oracle_model *m,
                                .training = true};
     struct engine *e = engine_create(c, &spec, gemm, &err);
     need(e, m->name, err.text);
-    set_weights(e, m);
+    oracle_set_weights(e, m);
     return e;
 }
 

@@ -39,6 +39,10 @@ struct engine *oracle_engine(struct comm *c, const struct oracle_model *m,
                              const struct oracle_layout *l, struct gemm *gemm,
                              int seq_len, int batch, int micro_batches, int segments);
 
+/* The model's weights into an engine of its shape. Collective over the engine's world.
+ */
+void oracle_set_weights(struct engine *e, const struct oracle_model *m);
+
 /* `sequences` rows of T ids and of T labels (transformers' way: the label at t belongs
  * to the logits at t - 1, < 0 is not counted). */
 void oracle_fill(struct batch *b, int sequences, int length, const int32_t *ids,
