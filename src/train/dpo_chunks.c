@@ -97,7 +97,7 @@ static int load_chunk_model(void *context, struct err *err)
 static char *chunk_weights_of(struct trainer *t, int64_t step, struct err *err)
 {
     if (t->at.step != step) {
-        const char *recorded = ckpt_info_value(&t->start.info, chunk_weights);
+        const char *recorded = ckpt_info_value(ckpt_info(t->start.ckpt), chunk_weights);
         return recorded ? mem_printf(err, "%s", recorded)
                         : (err_set(err, ERR_INPUT, "%s: has no %s to go on with",
                                    t->start.path, chunk_weights),

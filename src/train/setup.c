@@ -8,7 +8,6 @@
 #include "src/train/run_spec.h"
 #include "src/train/precision.h"
 #include "src/train/products.h"
-#include "src/train/weights.h"
 
 #include <inttypes.h>
 #include <omp.h>
@@ -65,12 +64,6 @@ static int describe_folder(struct trainer *t, struct err *err)
 
 /* ---- data, engine, weights ---- */
 
-/* What multiplies in this run. */
-static const char *products(const struct trainer *t)
-{
-    return precision_gemm(precision_of(&t->run), t->gemm);
-}
-
 static int open_valid(struct trainer *t, const char *tokenizer, struct err *err)
 {
     int n = t->run.data.valid_sets;
@@ -121,7 +114,7 @@ static int setup_data(struct trainer *t, struct err *err)
     t->data = data_create(t->world, &t->run, s, tokenizer, err);
     if (!t->data || open_valid(t, tokenizer, err))
         return -1;
-    const char *gemm = products(t), *data = data_identity(t->data);
+    const char *gemm = trainer_products(t), *data = data_identity(t->data);
     if (t->start.resumed)
         failed = start_check(&t->start, data, gemm, err);
     return failed || start_record(&t->start, data, gemm, err) || record_chat(t, err)
@@ -169,36 +162,6 @@ static int setup_engine(struct trainer *t, struct err *err)
     if (!t->engine)
         return -1;
     return comm_agree(t->world, setup_batches(t, engine_max_rows(&spec), err), err);
-}
-
-int trainer_load(struct trainer *t, struct err *err)
-{
-    struct start *s = &t->start;
-    if (!s->ckpt) {
-        weights_random(t->engine, t->run.run.seed, t->run.model.init_std);
-        return 0;
-    }
-    while (weights_load(t->engine, s->ckpt, s->path, &s->map, s->resumed, err)) {
-        if (!s->resumed || err->code != ERR_INPUT || start_next(s, err))
-            return -1;
-        const char *field = shape_difference(&ckpt_info(s->ckpt)->shape, &s->shape);
-        if (field)
-            return err_set(err, ERR_INPUT, "%s: has another %s than the run", s->path,
-                           field);
-        if (start_check(s, data_identity(t->data), products(t), err))
-            return -1;
-    }
-    if (s->resumed) {
-        const struct ckpt_info *info = ckpt_info(s->ckpt);
-        t->at = (struct position){.step = info->step,
-                                  .samples = info->samples,
-                                  .tokens = info->tokens,
-                                  .adam_t = info->adam_t,
-                                  .skipped = info->skipped,
-                                  .skipped_in_a_row = info->skipped_in_a_row};
-        t->saved_step = info->step;
-    }
-    return 0;
 }
 
 /* The length of a run by epochs is known only now that its samples are. */
@@ -271,7 +234,7 @@ static void log_setup(const struct trainer *t)
     log_line(t->log,
              "ranks: pipeline %d x data %d, layers %s, %d threads a rank; %s by %s",
              g->pipeline, g->data, split, omp_get_max_threads(),
-             precision_name(precision_of(r)), products(t));
+             precision_name(precision_of(r)), trainer_products(t));
     log_line(t->log, "memory: %.3f GB on the fullest rank; rank 0: %s",
              (double)bytes * 1e-9, where);
     double samples = (double)(t->steps * r->train.global_batch);

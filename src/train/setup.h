@@ -64,7 +64,11 @@ struct trainer {
 int trainer_setup(struct trainer *t, const char *path, const char *const *sets,
                   int sets_n, struct err *err);
 
-/* Loads weights and, resumed, the optimizer and the run's place. Collective. */
+/* What multiplies in this run. Local. */
+const char *trainer_products(const struct trainer *t);
+
+/* Loads weights and, resumed, the optimizer and the run's place (load.c). Collective.
+ */
 int trainer_load(struct trainer *t, struct err *err);
 
 /* The learning rate of the chunk in progress, or of the run. Local. */

@@ -169,6 +169,14 @@ chunks="dpo.chunks=3 train.steps=6 optim.warmup=1"
         train sg 2 $chunks checkpoint.every=1 checkpoint.keep=0 parallel.pipeline=2
         same_run sg s1
     done
+    # The newest two are damaged: back to the chunk before.
+    rm -rf runs/sg/checkpoints/step-00000006
+    for step in 4 5; do
+        printf x | dd of=runs/sg/checkpoints/step-0000000$step/state.h5 bs=1 seek=70000 conv=notrunc 2>/dev/null
+    done
+    train sg 2 $chunks checkpoint.every=1 checkpoint.keep=0 parallel.pipeline=2
+    grep -q 'CHECKPOINT NOT USABLE' err || fail "the damage was not seen: $(cat err)"
+    same_run sg s1
     rm runs/sg/reference-*.h5 runs/sg/checkpoints/step-00000006 -rf
     train sg 1 $chunks checkpoint.every=1 checkpoint.keep=0 # files gone: made from the checkpoints
     same_run sg s1
