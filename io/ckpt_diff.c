@@ -42,6 +42,12 @@ struct sums {
     double difference, base; /* of squares */
 };
 
+static void add_max(double *most, double x)
+{
+    if (isnan(x) || x > *most)
+        *most = x;
+}
+
 static void compare_piece(const float *x, const float *y, int64_t n,
                           struct ckpt_diff_row *row, struct sums *sums)
 {
@@ -52,13 +58,57 @@ static void compare_piece(const float *x, const float *y, int64_t n,
         double difference = fabs((double)x[i] - (double)y[i]);
         row->differing++;
         sums->difference += difference * difference;
-        if (isnan(difference) || difference > row->max_abs)
-            row->max_abs = difference;
+        add_max(&row->max_abs, difference);
     }
 }
 
+/* One tensor, or the sums of a role, into others. */
+static void add_sum(struct ckpt_diff_sum *to, const struct ckpt_diff_sum *s)
+{
+    to->tensors += s->tensors;
+    to->different += s->different;
+    to->elements += s->elements;
+    to->differing += s->differing;
+    add_max(&to->max_abs, s->max_abs);
+    to->difference_2 += s->difference_2;
+    to->base_2 += s->base_2;
+}
+
+struct ckpt_diff_sum ckpt_diff_total(const struct ckpt_diff *d)
+{
+    struct ckpt_diff_sum total = {0};
+    for (int set = 0; set < CKPT_SETS; set++)
+        for (int r = 0; r < ROLES; r++)
+            add_sum(&total, &d->sum[set][r]);
+    return total;
+}
+
+double ckpt_diff_relative(const struct ckpt_diff_sum *s)
+{
+    return s->differing ? sqrt(s->difference_2) / sqrt(s->base_2) : 0;
+}
+
+/* Counts a tensor that was compared, or that cannot be. */
+static void take(struct ckpt_diff *d, const struct ckpt_diff_row *row,
+                 const struct sums *sums)
+{
+    bool both = row->where == DIFF_BOTH, differs = !both || row->differing;
+    struct ckpt_diff_sum s = {.tensors = 1,
+                              .different = differs,
+                              .elements = both ? row->tensor.elements : 0,
+                              .differing = row->differing,
+                              .max_abs = row->max_abs,
+                              .difference_2 = sums->difference,
+                              .base_2 = sums->base};
+    add_sum(&d->sum[row->set][row->tensor.role], &s);
+    d->compared++;
+    d->elements += s.elements;
+    if (differs)
+        d->row[d->rows++] = *row;
+}
+
 static int compare_tensor(struct work *w, struct ckpt_diff_row *row, int64_t before,
-                          struct err *err)
+                          struct sums *total, struct err *err)
 {
     const struct tensor *t = &row->tensor;
     struct sums sums = {0};
@@ -73,6 +123,7 @@ static int compare_tensor(struct work *w, struct ckpt_diff_row *row, int64_t bef
     }
     if (row->differing)
         row->relative_l2 = sqrt(sums.difference) / sqrt(sums.base);
+    *total = sums;
     return 0;
 }
 
@@ -83,18 +134,15 @@ static int compare_set(struct work *w, enum ckpt_set set, struct ckpt_diff *d,
     const struct model_shape *a = &ckpt_info(w->a)->shape, *b = &ckpt_info(w->b)->shape;
     for (int i = 0; i < table_count(a); i++) {
         struct tensor same;
+        struct sums sums = {0};
         struct ckpt_diff_row row = {.set = set, .tensor = table_at(a, i)};
         if (!find_same(b, &row.tensor, &same))
             row.where = DIFF_ONLY_A;
         else if (same.rows != row.tensor.rows || same.cols != row.tensor.cols)
             row.where = DIFF_SHAPE;
-        else if (compare_tensor(w, &row, d->elements, err) < 0)
+        else if (compare_tensor(w, &row, d->elements, &sums, err) < 0)
             return -1;
-        d->compared++;
-        if (row.where == DIFF_BOTH)
-            d->elements += row.tensor.elements;
-        if (row.where != DIFF_BOTH || row.differing)
-            d->row[d->rows++] = row;
+        take(d, &row, &sums);
     }
     for (int i = 0; i < table_count(b); i++) {
         struct tensor same;
@@ -102,8 +150,7 @@ static int compare_set(struct work *w, enum ckpt_set set, struct ckpt_diff *d,
             .set = set, .tensor = table_at(b, i), .where = DIFF_ONLY_B};
         if (find_same(a, &row.tensor, &same))
             continue;
-        d->compared++;
-        d->row[d->rows++] = row;
+        take(d, &row, &(struct sums){0});
     }
     return 0;
 }

@@ -117,6 +117,64 @@ static void one_changed_element_is_found(void **state)
     }
 }
 
+/* Two changes in two layers of a role: one line for both. */
+static void sums_are_those_of_the_rows(void **state)
+{
+    (void)state;
+    struct err err = {0};
+    const struct change c = {CKPT_MODEL, ROLE_Q_PROJ, 1, 5, 3};
+    make(in_folder("a.h5"), true, NULL);
+    make(in_folder("b.h5"), true, &c);
+    struct ckpt *a = ckpt_open(comm_self(), in_folder("a.h5"), &err);
+    struct layer_map map;
+    assert_int_equal(layer_map_parse(&map, "0:2,0:2", 4, &err), 0);
+    struct ckpt_info info = ckpt_sample_info(false);
+    info.layer_dtype[ROLE_UP_PROJ] = NULL;
+    assert_int_equal(
+        ckpt_link(comm_self(), in_folder("c.h5"), true, &info, a, &map, &err), 0);
+    layer_map_fini(&map);
+    ckpt_close(a);
+    struct ckpt_diff d = compare(in_folder("a.h5"), in_folder("b.h5"));
+    const struct ckpt_diff_sum *q = &d.sum[CKPT_MODEL][ROLE_Q_PROJ];
+    assert_int_equal(q->tensors, 4);
+    assert_int_equal(q->different, 1);
+    assert_int_equal(q->differing, 1);
+    assert_int_equal(q->elements, 4 * d.row[0].tensor.elements);
+    assert_true(q->max_abs == d.row[0].max_abs);
+    double whole = ckpt_diff_relative(q), one = d.row[0].relative_l2;
+    printf("of one layer %g, of four %g\n", one, whole);
+    assert_true(whole > 0 && whole < one); /* the same distance, of more */
+    struct ckpt_diff_sum total = ckpt_diff_total(&d);
+    assert_int_equal(total.tensors, d.compared);
+    assert_int_equal(total.elements, d.elements);
+    assert_int_equal(total.different, 1);
+    ckpt_diff_fini(&d);
+    /* Layers 2 and 3 became 0 and 1: squares of two rows in one sum. */
+    d = compare(in_folder("a.h5"), in_folder("c.h5"));
+    double square = 0, most = 0;
+    int rows = 0;
+    for (int i = 0; i < d.rows; i++) {
+        if (d.row[i].tensor.role != ROLE_Q_PROJ)
+            continue;
+        double base = 0;
+        for (int64_t k = 0; k < d.row[i].tensor.elements; k++)
+            base += pow(
+                ckpt_sample_value(CKPT_MODEL, ROLE_Q_PROJ, d.row[i].tensor.layer, k),
+                2);
+        square += d.row[i].relative_l2 * d.row[i].relative_l2 * base;
+        most = fmax(most, d.row[i].max_abs);
+        rows++;
+    }
+    q = &d.sum[CKPT_MODEL][ROLE_Q_PROJ];
+    printf("%d rows: |a - b|^2 %.17g, their sum %.17g\n", rows, square,
+           q->difference_2);
+    assert_int_equal(rows, 2);
+    assert_int_equal(q->different, 2);
+    assert_true(fabs(q->difference_2 / square - 1) < 1e-12);
+    assert_true(q->max_abs == most);
+    ckpt_diff_fini(&d);
+}
+
 static void equal_ones_are_equal(void **state)
 {
     (void)state;
@@ -180,6 +238,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(one_changed_element_is_found),
+        cmocka_unit_test(sums_are_those_of_the_rows),
         cmocka_unit_test(equal_ones_are_equal),
         cmocka_unit_test(other_layers_are_listed),
     };
