@@ -62,11 +62,28 @@ static const char *write_paragraph(FILE *to, const char *text, int indent, int c
     return *text ? text + 1 : text;
 }
 
+/* A line that starts with a space is drawn: it is printed as it is. */
+static bool is_drawn(const char *text)
+{
+    return *text == ' ';
+}
+
+static const char *write_drawn(FILE *to, const char *text)
+{
+    int n = (int)strcspn(text, "\n");
+    fprintf(to, "%.*s\n", n, text);
+    return text + n + (text[n] == '\n');
+}
+
 static void write_paragraphs(FILE *to, const char *text)
 {
     while (*text) {
         putc('\n', to);
-        text = write_paragraph(to, text, 0, 0);
+        if (!is_drawn(text))
+            text = write_paragraph(to, text, 0, 0);
+        else
+            while (is_drawn(text))
+                text = write_drawn(to, text);
     }
 }
 
@@ -144,14 +161,26 @@ static void man_text(FILE *to, const char *text, size_t n)
     }
 }
 
+static const char *man_line(FILE *to, const char *text)
+{
+    size_t n = strcspn(text, "\n");
+    man_text(to, text, n);
+    putc('\n', to);
+    return text + n + (text[n] == '\n');
+}
+
 static void man_paragraphs(FILE *to, const char *text)
 {
     while (*text) {
-        size_t n = strcspn(text, "\n");
-        man_text(to, text, n);
-        text += n;
-        fputs(*text ? "\n.PP\n" : "\n", to);
-        text += *text == '\n';
+        if (is_drawn(text)) {
+            fputs(".nf\n", to);
+            while (is_drawn(text))
+                text = man_line(to, text);
+            fputs(".fi\n", to);
+        } else
+            text = man_line(to, text);
+        if (*text)
+            fputs(".PP\n", to);
     }
 }
 

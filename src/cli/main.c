@@ -44,6 +44,16 @@ static int fail_unknown(const char *name)
     return ERR_USAGE;
 }
 
+static bool needs_mpi(const struct verb *v, int argc, char **argv)
+{
+    if (v->mpi)
+        return true;
+    for (int i = 2; v->mpi_option && i < argc && strcmp(argv[i], "--"); i++)
+        if (!strcmp(argv[i], v->mpi_option))
+            return true;
+    return false;
+}
+
 /* Runs a verb on its ranks. All of them leave with the same code, the largest, and none
  * before all are through: mpirun kills the others when one leaves with another code
  * than 0. */
@@ -51,7 +61,8 @@ static int run_verb(const struct verb *v, int argc, char **argv)
 {
     struct err err;
     struct comm *world = comm_self();
-    if (v->mpi) {
+    bool mpi = needs_mpi(v, argc, argv);
+    if (mpi) {
         world = comm_start(&argc, &argv, &err);
         if (!world) {
             fprintf(stderr, "dusk %s: %s\n", v->name, err.text);
@@ -64,7 +75,7 @@ static int run_verb(const struct verb *v, int argc, char **argv)
     if (flushed && !code)
         code = flushed;
     comm_max_i64(world, &code, 1);
-    if (v->mpi)
+    if (mpi)
         comm_finish(world);
     return (int)code;
 }

@@ -26,12 +26,14 @@ struct option {
 struct verb {
     const char *name, *arguments; /* "HFDIR -o CKPT" */
     const char *summary;          /* one line */
-    const char *description; /* paragraphs, for --help and the man page; '\n' between */
+    const char *description; /* paragraphs, for --help and the man page; '\n' between;
+                              * one that starts with a space is a line of a drawing */
     const char *examples;    /* shell lines, '\n' between */
     const struct option
-        *options; /* ends with name NULL; -h/--help is added by itself */
-    bool mpi;     /* runs on ranks: MPI is started before run() */
-    /* argv[0] is the verb. world is comm_self() unless mpi. log speaks on rank 0 only.
+        *options;           /* ends with name NULL; -h/--help is added by itself */
+    bool mpi;               /* runs on ranks: MPI is started before run() */
+    const char *mpi_option; /* or only if this flag is given; NULL: none */
+    /* argv[0] is the verb. world is comm_self() without MPI. log speaks on rank 0 only.
      */
     int (*run)(int argc, char **argv, struct comm *world, const struct log *log);
 };
