@@ -45,6 +45,10 @@ struct ckpt_info {
     bool optimizer;          /* moments present */
     char *layers;            /* "0:24,8:32" if made by a remap, else NULL */
     char *source;            /* what it was made from, one line, or NULL */
+    int source_layers;       /* that `layers` counts in; 0: not known */
+    char *seam, *zero, *init_noise,
+        *init_noise_seed; /* choices of up-scaling ("mean:2", "o_proj,down_proj",
+                           * "0.01", "3"), or NULL; io/upscale_plan.h */
     int64_t step, samples,
         tokens;     /* training: updates done, samples and tokens seen; else 0 */
     int64_t adam_t; /* AdamW updates done: step less the skipped ones */
@@ -57,6 +61,9 @@ struct ckpt_info {
 
 void ckpt_info_fini(struct ckpt_info *info);
 int ckpt_info_copy(struct ckpt_info *to, const struct ckpt_info *from, struct err *err);
+
+/* Forgets source, layers and all that says how they were made. */
+void ckpt_info_clear_source(struct ckpt_info *info);
 const char *ckpt_info_value(const struct ckpt_info *info,
                             const char *key); /* NULL: none */
 int ckpt_info_set(struct ckpt_info *info, const char *key, const char *value,

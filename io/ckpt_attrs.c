@@ -42,6 +42,18 @@ static const struct {
     {"skipped_in_a_row", offsetof(struct ckpt_info, skipped_in_a_row), true}};
 enum { STATE_INTS = sizeof state_ints / sizeof *state_ints };
 
+/* The strings of /source: any of them may be absent. */
+static const struct {
+    const char *name;
+    size_t at;
+} source_texts[] = {{"source", offsetof(struct ckpt_info, source)},
+                    {"layers", offsetof(struct ckpt_info, layers)},
+                    {"seam", offsetof(struct ckpt_info, seam)},
+                    {"zero", offsetof(struct ckpt_info, zero)},
+                    {"init_noise", offsetof(struct ckpt_info, init_noise)},
+                    {"init_noise_seed", offsetof(struct ckpt_info, init_noise_seed)}};
+enum { SOURCE_TEXTS = sizeof source_texts / sizeof *source_texts };
+
 /* ---- to attributes ---- */
 
 static void add(struct ckpt_attrs *a, struct sealed_attr attr)
@@ -115,6 +127,18 @@ static void add_state(struct ckpt_attrs *a, const struct ckpt_info *info)
         add_text(a, "/state/run", info->pair[i].key, info->pair[i].value);
 }
 
+static void add_source(struct ckpt_attrs *a, const struct ckpt_info *info)
+{
+    for (int i = 0; i < SOURCE_TEXTS; i++) {
+        char *text;
+        memcpy(&text, (const char *)info + source_texts[i].at, sizeof text);
+        if (text)
+            add_text(a, "/source", source_texts[i].name, text);
+    }
+    if (info->source_layers)
+        add_int(a, "/source", "source_layers", info->source_layers);
+}
+
 /* "BF16,BF16,F32" on the array of each stack that mixes dtypes. */
 static int add_dtypes(struct ckpt_attrs *a, const struct ckpt_info *info,
                       struct err *err)
@@ -152,10 +176,7 @@ int ckpt_attrs_init(struct ckpt_attrs *a, const struct ckpt_info *info,
     add_text(a, "/", "creator", "dusk");
     add_shape(a, &info->shape);
     add_state(a, info);
-    if (info->source)
-        add_text(a, "/source", "source", info->source);
-    if (info->layers)
-        add_text(a, "/source", "layers", info->layers);
+    add_source(a, info);
     if (link_identity) {
         char *hex =
             keep(a, mem_printf(err, "%016llx", (unsigned long long)link_identity));
@@ -316,16 +337,24 @@ static int get_dtypes(struct reader *r, enum tensor_role role, struct ckpt_info 
     return 0;
 }
 
-/* A string that may be absent. */
-static int get_text(struct reader *r, const char *name, char **value)
+static int get_source(struct reader *r, struct ckpt_info *info)
 {
-    if (!sealed_attr_find(r->s, "/source", name))
-        return 0;
-    const struct sealed_attr *a = find(r, "/source", name, SEALED_STRING);
-    if (!a)
+    for (int i = 0; i < SOURCE_TEXTS; i++) {
+        const char *name = source_texts[i].name;
+        if (!sealed_attr_find(r->s, "/source", name))
+            continue;
+        const struct sealed_attr *a = find(r, "/source", name, SEALED_STRING);
+        char *text = a ? mem_printf(r->err, "%s", a->s) : NULL;
+        if (!text)
+            return -1;
+        memcpy((char *)info + source_texts[i].at, &text, sizeof text);
+    }
+    int64_t layers = 0;
+    if (sealed_attr_find(r->s, "/source", "source_layers") &&
+        get_int(r, "/source", "source_layers", 1, INT_MAX, &layers) < 0)
         return -1;
-    *value = mem_printf(r->err, "%s", a->s);
-    return *value ? 0 : -1;
+    info->source_layers = (int)layers;
+    return 0;
 }
 
 int ckpt_attrs_read(const struct sealed *s, const char *path, struct ckpt_info *info,
@@ -341,8 +370,7 @@ int ckpt_attrs_read(const struct sealed *s, const char *path, struct ckpt_info *
                                                                : "another file");
     if (get_int(&r, "/", "version", 1, CKPT_VERSION, &version) < 0 ||
         get_shape(&r, &info->shape) < 0 || get_state(&r, info) < 0 ||
-        get_text(&r, "source", &info->source) < 0 ||
-        get_text(&r, "layers", &info->layers) < 0)
+        get_source(&r, info) < 0)
         return -1;
     for (int role = 0; role < ROLES; role++)
         if (get_dtypes(&r, (enum tensor_role)role, info) < 0)

@@ -21,9 +21,19 @@ void ckpt_info_fini(struct ckpt_info *info)
     }
     free(info->pair);
     free(info->file);
-    free(info->layers);
-    free(info->source);
+    ckpt_info_clear_source(info);
     *info = (struct ckpt_info){0};
+}
+
+void ckpt_info_clear_source(struct ckpt_info *info)
+{
+    char **const texts[] = {&info->layers, &info->source,     &info->seam,
+                            &info->zero,   &info->init_noise, &info->init_noise_seed};
+    for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
+        free(*texts[i]);
+        *texts[i] = NULL;
+    }
+    info->source_layers = 0;
 }
 
 static int no_memory(struct err *err)
@@ -61,6 +71,10 @@ int ckpt_info_copy(struct ckpt_info *to, const struct ckpt_info *from, struct er
                                     layers * sizeof *from->layer_dtype[r], &failed);
     to->layers = copied_text(from->layers, &failed);
     to->source = copied_text(from->source, &failed);
+    to->seam = copied_text(from->seam, &failed);
+    to->zero = copied_text(from->zero, &failed);
+    to->init_noise = copied_text(from->init_noise, &failed);
+    to->init_noise_seed = copied_text(from->init_noise_seed, &failed);
     to->pair = calloc((size_t)from->pairs + 1, sizeof *to->pair);
     to->file = calloc((size_t)from->files + 1, sizeof *to->file);
     if (!to->pair)

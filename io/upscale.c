@@ -4,6 +4,8 @@
 #include "io/add_tokens.h"
 #include "io/ckpt.h"
 #include "io/new_rows.h"
+#include "io/upscale_alter.h"
+#include "io/upscale_plan.h"
 #include "src/base/mem.h"
 #include "src/base/progress.h"
 #include "src/param/layer_map.h"
@@ -26,6 +28,7 @@ struct job {
     struct ckpt *source;
     struct ckpt_writer *writer;
     struct layer_map map;
+    struct upscale_plan plan;
     struct ckpt_info info; /* of the result; owned */
     int added;             /* new tokens */
     struct new_rows embed, head;
@@ -38,11 +41,19 @@ static int find_map(struct job *j, const struct upscale_options *o, struct err *
         return layer_map_parse(&j->map, o->layers, layers, err);
     if (o->drop)
         return layer_map_drop(&j->map, o->drop, layers, err);
+    if (o->solar && layers % 4)
+        return err_set(err, ERR_USAGE,
+                       "--preset solar: expected a number of layers that 4 divides, so "
+                       "that m is a quarter of them; %s has %d: --drop M takes any m",
+                       o->checkpoint, layers);
+    if (o->solar)
+        return layer_map_drop(&j->map, layers / 4, layers, err);
     return layer_map_identity(&j->map, layers, err);
 }
 
-/* Each new layer keeps the dtype that its source had in the Hugging Face file; a stack
- * that no longer mixes needs no list. */
+/* Each new layer keeps the dtype that its source had in the Hugging Face file, an
+ * averaged one the narrowest that holds both; a stack that no longer mixes needs no
+ * list. */
 static int map_dtypes(struct job *j, const struct ckpt_info *from, struct err *err)
 {
     for (int r = 0; r < ROLES; r++) {
@@ -53,7 +64,10 @@ static int map_dtypes(struct job *j, const struct ckpt_info *from, struct err *e
             return err_set(err, ERR_OTHER, "no memory for %d layers", j->map.layers);
         bool mixed = false;
         for (int l = 0; l < j->map.layers; l++) {
+            int with = j->plan.layer[l].mean_with;
             list[l] = from->layer_dtype[r][j->map.source[l]];
+            if (with >= 0)
+                list[l] = dtype_widest(list[l], from->layer_dtype[r][with]);
             mixed = mixed || list[l] != from->dtype[r];
         }
         if (mixed)
@@ -89,7 +103,9 @@ static int make_info(struct job *j, const struct upscale_options *o, struct err 
     if (ckpt_info_copy(&j->info, &seen, err) < 0)
         return -1;
     j->info.shape.layers = j->map.layers;
-    if ((o->layers || o->drop) && !(j->info.layers = layer_map_format(&j->map, err)))
+    if ((o->layers || o->drop || o->solar) &&
+        (!(j->info.layers = layer_map_format(&j->map, err)) ||
+         upscale_plan_record(&j->plan, &j->info, err) < 0))
         return -1;
     if (o->add_tokens) {
         j->added = add_tokens(&j->info, o->add_tokens, o->checkpoint, err);
@@ -109,7 +125,17 @@ static const struct new_rows *rows_of(const struct job *j, enum tensor_role role
                                      : &none;
 }
 
-/* Pieces of all tensors that the map uses, owned; *n of them. */
+/* Of which tensors of the source does the result hold copies? used[layer x ROLES +
+ * role], of layers. */
+static void find_used(const struct job *j, bool *used)
+{
+    for (int l = 0; l < j->map.layers; l++)
+        for (int r = 0; r < ROLES; r++)
+            if (!upscale_altered(&j->plan, l, (enum tensor_role)r))
+                used[(size_t)j->map.source[l] * ROLES + (size_t)r] = true;
+}
+
+/* Pieces of all tensors that the result has copies of, owned; *n of them. */
 static struct piece *list_pieces(const struct job *j, int64_t *n, struct err *err)
 {
     const struct model_shape *s = &ckpt_info(j->source)->shape;
@@ -120,18 +146,17 @@ static struct piece *list_pieces(const struct job *j, int64_t *n, struct err *er
                 PIECE_ELEMENTS +
             1;
     struct piece *list = mem_array(count, sizeof *list, err);
-    bool *used = mem_array(s->layers, sizeof *used, err);
+    bool *used = mem_array((int64_t)s->layers * ROLES, sizeof *used, err);
     if (!list || !used) {
         mem_free(list);
         mem_free(used);
         return NULL;
     }
-    for (int l = 0; l < j->map.layers; l++)
-        used[j->map.source[l]] = true;
+    find_used(j, used);
     *n = 0;
     for (int i = 0; i < table_count(s); i++) {
         struct tensor t = table_at(s, i);
-        if (t.layer >= 0 && !used[t.layer])
+        if (t.layer >= 0 && !used[(size_t)t.layer * ROLES + t.role])
             continue;
         int64_t elements = t.elements + rows_of(j, t.role)->elements;
         for (int64_t at = 0; at < elements; at += PIECE_ELEMENTS) {
@@ -175,7 +200,7 @@ static int copy_piece(struct job *j, const struct piece *p, void *buffer,
         return ckpt_write_raw(j->writer, CKPT_MODEL, t->role, -1, p->begin, p->n,
                               buffer, err);
     for (int l = 0; l < j->map.layers; l++)
-        if (j->map.source[l] == t->layer &&
+        if (j->map.source[l] == t->layer && !upscale_altered(&j->plan, l, t->role) &&
             ckpt_write_raw(j->writer, CKPT_MODEL, t->role, l, p->begin, p->n, buffer,
                            err) < 0)
             return -1;
@@ -224,18 +249,37 @@ static int make_rows(struct job *j, const struct upscale_options *o, struct err 
     return 0;
 }
 
-static int copy(struct job *j, const struct upscale_options *o, struct err *err)
+/* The file; nothing is left of it on failure. alter: NULL if all are copies. */
+static int write_result(struct job *j, const struct upscale_options *o,
+                        struct upscale_alter *alter, struct err *err)
 {
-    if (make_rows(j, o, err))
-        return -1;
     j->writer = ckpt_create(j->c, o->output, false, o->force, &j->info, err);
     if (!j->writer)
         return -1;
-    if (comm_agree(j->c, copy_share(j, err) < 0, err) < 0) {
+    int rc = copy_share(j, err);
+    if (rc == 0 && alter)
+        rc = upscale_alter_write(alter, j->writer, comm_rank(j->c), comm_size(j->c),
+                                 j->log, err);
+    if (comm_agree(j->c, rc < 0, err) < 0) {
         ckpt_abort(j->writer);
         return -1;
     }
     return ckpt_commit(j->writer, err);
+}
+
+static int copy(struct job *j, const struct upscale_options *o, struct err *err)
+{
+    struct upscale_alter *alter = NULL;
+    if (make_rows(j, o, err))
+        return -1;
+    if (upscale_choices_any(&o->choices)) {
+        alter = upscale_alter_create(j->c, j->log, j->source, &j->plan, &j->info, err);
+        if (!alter)
+            return -1;
+    }
+    int rc = write_result(j, o, alter, err);
+    upscale_alter_destroy(alter);
+    return rc;
 }
 
 static void describe(const struct job *j, struct upscale_result *r)
@@ -245,7 +289,13 @@ static void describe(const struct job *j, struct upscale_result *r)
                                  .layers = j->map.layers,
                                  .parameters = table_elements(s),
                                  .vocab = s->vocab,
-                                 .added = j->added};
+                                 .added = j->added,
+                                 .keeps_function =
+                                     !j->added && upscale_keeps_function(&j->plan)};
+    for (int l = 0; l < j->plan.layers; l++) {
+        r->averaged += j->plan.layer[l].mean_with >= 0;
+        r->inserted += j->plan.layer[l].inserted;
+    }
     snprintf(r->ranges, sizeof r->ranges, "%s", j->info.layers ? j->info.layers : "");
     for (int i = 0; i < table_count(s); i++) {
         struct tensor t = table_at(s, i);
@@ -253,18 +303,34 @@ static void describe(const struct job *j, struct upscale_result *r)
     }
 }
 
-int upscale(struct comm *c, const struct log *log, const struct upscale_options *o,
-            struct upscale_result *result, struct err *err)
+static int check_link(const struct upscale_options *o, struct err *err)
 {
-    struct job j = {.c = c, .log = log};
     if (o->link && o->add_tokens)
         return err_set(err, ERR_USAGE,
                        "--add-tokens: a link holds no weights, and so no new rows; "
                        "expected --mode copy");
+    if (o->link && upscale_choices_any(&o->choices))
+        return err_set(err, ERR_USAGE,
+                       "%s: a link holds no weights, and so no changed ones; expected "
+                       "--mode copy",
+                       o->choices.seam             ? "--seam"
+                       : o->choices.init_noise > 0 ? "--init-noise"
+                                                   : "--zero");
+    return 0;
+}
+
+int upscale(struct comm *c, const struct log *log, const struct upscale_options *o,
+            struct upscale_result *result, struct err *err)
+{
+    struct job j = {.c = c, .log = log};
+    if (check_link(o, err) < 0)
+        return -1;
     j.source = ckpt_open(c, o->checkpoint, err);
     if (!j.source)
         return -1;
     int rc = find_map(&j, o, err);
+    if (rc == 0)
+        rc = upscale_plan_init(&j.plan, &j.map, &o->choices, err);
     if (rc == 0)
         rc = make_info(&j, o, err);
     rc = comm_agree(c, rc < 0, err);
@@ -277,6 +343,7 @@ int upscale(struct comm *c, const struct log *log, const struct upscale_options 
     new_rows_fini(&j.embed);
     new_rows_fini(&j.head);
     ckpt_info_fini(&j.info);
+    upscale_plan_fini(&j.plan);
     layer_map_fini(&j.map);
     ckpt_close(j.source);
     return rc;

@@ -69,8 +69,10 @@ const struct key schema_keys[] = {
      .missing = "null",
      .when = WHEN_CHECKPOINT,
      .example = "\"0:24,8:32\"",
-     .help = "Depth up-scaling while loading: half-open ranges of source layers, any "
-             "overlap; null takes all once."},
+     .help =
+         "Depth up-scaling while loading: half-open ranges of source layers, any "
+         "overlap; null takes all once. Averaged, zeroed or noisy layers are made by "
+         "dusk upscale."},
     {.path = "model.tokenizer",
      .type = KEY_TEXT,
      .offset = AT(model.tokenizer),

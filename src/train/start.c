@@ -151,9 +151,7 @@ static int borrow_tokenizer(struct start *s, struct err *err)
         ckpt_close(k);
         if (comm_agree(s->world, failed, err))
             return -1;
-        free(s->info.layers);
-        free(s->info.source);
-        s->info.layers = s->info.source = NULL;
+        ckpt_info_clear_source(&s->info);
     }
     const struct ckpt_file *model = ckpt_info_file(&s->info, "tokenizer.model");
     if (!model)
@@ -197,12 +195,12 @@ static int adopt(struct start *s, struct err *err)
     if (ranges) {
         if (layer_map_parse(&s->map, ranges, info->shape.layers, err))
             return err_prefix(err, "model.layers");
-        free(s->info.layers);
-        free(s->info.source);
+        ckpt_info_clear_source(&s->info);
         const char *base = strrchr(s->path, '/');
         s->info.layers = layer_map_format(&s->map, err);
         s->info.source = mem_printf(err, "%s seal %016" PRIx64,
                                     base ? base + 1 : s->path, ckpt_identity(s->ckpt));
+        s->info.source_layers = info->shape.layers;
         if (!s->info.layers || !s->info.source)
             return -1;
     } else if (layer_map_identity(&s->map, info->shape.layers, err)) {

@@ -142,7 +142,7 @@ refused 'token " <b>": expected no white space at its ends' ref.h5 --add-tokens 
 refused "expected --mode copy" ref.h5 --add-tokens '<a>' --mode link
 refused "--init: expected mean, zero or normal" ref.h5 --add-tokens '<a>' --init one
 refused "--init: is for --add-tokens A,B" ref.h5 --drop 1 --init zero
-refused "expected one of --layers RANGES and --drop M, or --add-tokens A,B" ref.h5
+refused "expected one of --layers RANGES, --drop M and --preset solar, or --add-tokens A,B" ref.h5
 rm model/*token*
 expect 0 1 - import model -o bare.h5
 expect 3 2 "bare.h5: the checkpoint has no tokenizer.model" upscale bare.h5 -o new.h5 --add-tokens '<a>'

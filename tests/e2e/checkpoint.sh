@@ -35,7 +35,7 @@ same copy.h5 copy2.h5 "replaced"
 expect 2 1 "out of bounds" upscale base.h5 -o new.h5 --layers 0:5
 expect 2 2 "is empty" upscale base.h5 -o new.h5 --layers 0:2,2:2
 expect 2 1 "expected 1 to 3" upscale base.h5 -o new.h5 --drop 4
-expect 2 1 "expected one of --layers RANGES and --drop M" upscale base.h5 -o new.h5
+expect 2 1 "expected one of --layers RANGES, --drop M and --preset solar" upscale base.h5 -o new.h5
 expect 2 1 "expected one of" upscale base.h5 -o new.h5 --drop 1 --layers 0:4
 expect 2 1 "expected copy or link" upscale base.h5 -o new.h5 --drop 1 --mode move
 expect 2 1 "expected -o NEW" upscale base.h5 --drop 1
