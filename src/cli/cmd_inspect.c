@@ -14,6 +14,7 @@
 #include "io/token_set.h"
 #include "src/base/mem.h"
 #include "src/base/progress.h"
+#include "src/cli/inspect_looks.h"
 #include "src/cli/listing.h"
 #include "src/cli/options.h"
 
@@ -21,13 +22,17 @@ static const struct option inspect_options[] = {
     {"--json", NULL, "print one JSON object instead of a table"},
     {"--verify", NULL,
      "read everything and compare it with the checksums; a link's source too"},
+    {"--map", NULL,
+     "draw which source layer each layer of an up-scaled checkpoint came from"},
+    {"--stats", NULL,
+     "mean, rms, largest value, NaN and Inf of each tensor; runs on ranks"},
     {0}};
 
 static int run(int argc, char **argv, struct comm *world, const struct log *log);
 
 const struct verb verb_inspect = {
     .name = "inspect",
-    .arguments = "FILE",
+    .arguments = "FILE [--map | --stats | --verify]",
     .summary =
         "show what is in a checkpoint, token or record set, reference or safetensors "
         "file",
@@ -38,11 +43,22 @@ const struct verb verb_inspect = {
         "training checkpoint's folder.\n"
         "The structure of a file (names, attributes, checksums) is always verified; "
         "--verify also reads the arrays. What is damaged is named by array, layer and "
-        "bytes, with exit code 3.",
+        "bytes, with exit code 3.\n"
+        "--map has a row for each run of layers that follow each other in the source, "
+        "and a column for each of the source's layers. A bar is a joint. Layers that "
+        "are no copies have their own marks, which the drawing explains: averaged, "
+        "zeroed in part, noisy.\n"
+        "--stats reads the model once (not an optimizer's state) and checks its "
+        "checksums. Mean, rms and largest |x| are those of the finite values. Under "
+        "srun or mpirun the ranks share the tensors; the figures are the same bits "
+        "from any number of them.",
     .examples = "dusk inspect base.h5\n"
                 "dusk inspect runs/solar/checkpoints/latest --verify\n"
+                "dusk inspect solar-base.h5 --map\n"
+                "srun dusk inspect solar-base.h5 --stats\n"
                 "dusk inspect model-00001-of-00004.safetensors --json",
     .options = inspect_options,
+    .mpi_option = "--stats",
     .run = run};
 
 /* What was opened; the listing borrows from it. */
@@ -342,13 +358,30 @@ static int inspect(const struct options *o, const struct log *log, struct err *e
     return rc;
 }
 
+/* One look: they answer different questions, and each reads the file its own way. */
+static int look(const struct options *o, struct comm *world, const struct log *log,
+                struct err *err)
+{
+    bool json = options_flag(o, "--json"), map = options_flag(o, "--map"),
+         stats = options_flag(o, "--stats");
+    if (map + stats + options_flag(o, "--verify") > 1)
+        return err_set(err, ERR_USAGE,
+                       "--map, --stats and --verify are separate looks: expected one "
+                       "at a time");
+    if (map)
+        return inspect_map(o->arg[0], json, err);
+    if (stats)
+        return inspect_stats(o->arg[0], json, world, log, err);
+    return inspect(o, log, err);
+}
+
 static int run(int argc, char **argv, struct comm *world, const struct log *log)
 {
     struct options o = {0};
     struct err err;
     int rc = options_read(&o, &verb_inspect, argc, argv, 1, 1, &err);
     if (rc == 0)
-        rc = inspect(&o, log, &err);
+        rc = look(&o, world, log, &err);
     options_fini(&o);
     return rc ? verb_fail(&verb_inspect, world, &err) : 0;
 }
