@@ -33,7 +33,6 @@ struct runner {
     const struct comm *axis;
     const struct schedule *schedule;
     int stage;
-    bool backward;
     int64_t max_bytes, stride;
     int pieces;
     struct lane in, out, din, dout;
@@ -44,8 +43,8 @@ static int at_most(int a, int b)
     return a < b ? a : b;
 }
 
-/* Buffers of each lane at a stage. One input more than micro-batches alive, so that the
- * next can arrive while all slots are full. */
+/* Buffers of each lane at a stage. Of what arrives one more than is in use at once, so
+ * that the next can come meanwhile. */
 struct lane_sizes {
     int in, out, din, dout;
 };
@@ -54,12 +53,12 @@ static struct lane_sizes sizes_of(const struct schedule *s, int stage)
 {
     int m = s->micro_batches, two = at_most(SCHEDULE_BUFFERS, m);
     bool first = stage == 0, last = stage == s->stages - 1;
-    bool backward = s->kind != SCHEDULE_FORWARD;
+    bool backward = schedule_backward(s->kind);
     return (struct lane_sizes){
         .in = first ? 0 : at_most(s->slots[stage] + 1, m),
         .out = last ? 0 : two,
         .din = backward && !first ? two : 0,
-        .dout = backward && !last ? two : 0,
+        .dout = backward && !last ? schedule_dout_buffers(s, stage) : 0,
     };
 }
 
@@ -121,7 +120,6 @@ struct runner *runner_create(const struct grid *grid, const struct schedule *sch
     r->axis = grid->pipe_axis;
     r->schedule = schedule;
     r->stage = stage;
-    r->backward = schedule->kind != SCHEDULE_FORWARD;
     r->max_bytes = max_bytes;
     r->stride = stride_of(max_bytes);
     r->pieces = pieces_of(max_bytes);
@@ -196,6 +194,13 @@ static void post_receives(const struct runner *r, struct lane *l, const int64_t 
     }
 }
 
+/* The oldest micro-batch's input and gradient are needed no longer. */
+static void free_received(struct runner *r)
+{
+    r->in.freed++;
+    r->dout.freed++;
+}
+
 static void execute(struct runner *r, struct pipe_op op,
                     const struct runner_calls *calls, const int64_t *bytes,
                     double *wait_s)
@@ -218,15 +223,19 @@ static void execute(struct runner *r, struct pipe_op op,
         finish(r, &r->out, i, wait_s); /* the message before in this buffer */
         calls->forward(calls->context, i, slot, buffer(r, &r->in, i),
                        buffer(r, &r->out, i));
-        if (!r->backward)
+        if (!schedule_backward(r->schedule->kind))
             r->in.freed++;
         break;
     case PIPE_BACKWARD:
         finish(r, &r->din, i, wait_s);
         calls->backward(calls->context, i, slot, buffer(r, &r->dout, i),
                         buffer(r, &r->din, i));
-        r->in.freed++;
-        r->dout.freed++;
+        if (!schedule_split(r->schedule->kind))
+            free_received(r);
+        break;
+    case PIPE_WEIGHT:
+        calls->weight(calls->context, i, slot);
+        free_received(r);
         break;
     }
 }

@@ -6,9 +6,11 @@
  * their gradients between stages. It knows no model: a message is so many bytes.
  *
  * Receives are posted as early as a buffer is free, sends do not wait. An input has its
- * buffer until its backward is done; there is one more than the stage's slots, so that
- * the next can arrive meanwhile. Outputs and gradients have SCHEDULE_BUFFERS each,
- * filled again only after their sends completed. Nothing is allocated after creation.
+ * buffer until the last computation of its micro-batch is done, and so has the gradient
+ * of an output; there is one more than are in use at once (the stage's slots; see
+ * schedule_dout_buffers), so that the next can arrive meanwhile. Outputs and gradients
+ * of inputs have SCHEDULE_BUFFERS each, filled again only after their sends completed.
+ * Nothing is allocated after creation.
  */
 
 #include <stdint.h>
@@ -22,13 +24,16 @@ struct runner_calls {
     void *context;
     /* slot: micro_batch modulo the stage's slots. in is NULL on stage 0, out NULL on
      * the last stage; both aligned to 64 bytes. `in` stays unchanged until the slot's
-     * backward returns. */
+     * backward returns, or its weight where there is one. */
     void (*forward)(void *context, int micro_batch, int slot, const void *in,
                     void *out);
-    /* dout is NULL on the last stage, din NULL on stage 0. NULL in a forward schedule.
-     */
+    /* dout is NULL on the last stage, din NULL on stage 0. Where the schedule's
+     * backward is in two this is the first half, and dout stays unchanged until the
+     * slot's weight returns. NULL in a forward schedule. */
     void (*backward)(void *context, int micro_batch, int slot, const void *dout,
                      void *din);
+    /* The second half; else not called. */
+    void (*weight)(void *context, int micro_batch, int slot);
 };
 
 /* A runner for this rank's stage: messages of up to max_bytes. `schedule` is borrowed

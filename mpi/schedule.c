@@ -3,21 +3,30 @@
 
 #include "src/base/mem.h"
 
-#include <stdbool.h>
 #include <string.h>
 
 const char *schedule_name(enum schedule_kind k)
 {
-    static const char *const names[] = {"gpipe", "1f1b", "forward"};
+    static const char *const names[] = {"gpipe", "1f1b", "zb-h1", "forward"};
     return names[k];
 }
 
 const char *pipe_op_name(enum pipe_op_kind k)
 {
-    static const char *const names[] = {"forward",       "backward",
-                                        "send_forward",  "recv_forward",
-                                        "send_backward", "recv_backward"};
+    static const char *const names[] = {"forward",      "backward",     "weight",
+                                        "send_forward", "recv_forward", "send_backward",
+                                        "recv_backward"};
     return names[k];
+}
+
+bool schedule_backward(enum schedule_kind k)
+{
+    return k != SCHEDULE_FORWARD;
+}
+
+bool schedule_split(enum schedule_kind k)
+{
+    return k == SCHEDULE_ZB_H1;
 }
 
 static int at_most(int a, int b)
@@ -48,6 +57,12 @@ static void push_backward(struct schedule *s, int stage, int micro_batch)
         push(s, stage, PIPE_SEND_BACKWARD, micro_batch);
 }
 
+int schedule_dout_buffers(const struct schedule *s, int stage)
+{
+    int in_use = schedule_split(s->kind) ? s->waiting[stage] : 1;
+    return at_most(in_use + 1, s->micro_batches);
+}
+
 /* Micro-batches alive at once. A forward pass keeps nothing for later; two let the
  * next input arrive while one is worked on. */
 static int slots_of(const struct schedule *s, int stage)
@@ -57,31 +72,51 @@ static int slots_of(const struct schedule *s, int stage)
         return s->micro_batches;
     case SCHEDULE_1F1B:
         return at_most(s->stages - stage, s->micro_batches);
+    case SCHEDULE_ZB_H1:
+        return at_most(s->stages, s->micro_batches);
     case SCHEDULE_FORWARD:
         break;
     }
     return at_most(2, s->micro_batches);
 }
 
-/* A stage runs `slots` forwards ahead, then a backward before each further forward:
- * with all micro-batches in slots this is gpipe. */
+/* Forwards ahead of the first backward. */
+static int warm_up_of(const struct schedule *s, int stage)
+{
+    return s->kind == SCHEDULE_ZB_H1 ? at_most(s->stages - stage, s->micro_batches)
+                                     : s->slots[stage];
+}
+
+/* Backward i, and the weight gradients whose turn it is: `stage` behind it, so that
+ * stage s fills with the s that are left the end, when 1f1b waits for stage s - 1. */
+static void push_round(struct schedule *s, int stage, int i)
+{
+    push_backward(s, stage, i);
+    if (schedule_split(s->kind) && i >= stage)
+        push(s, stage, PIPE_WEIGHT, i - stage);
+}
+
+/* A stage runs some forwards ahead, then a backward before each further forward: with
+ * all micro-batches ahead this is gpipe. */
 static void fill_stage(struct schedule *s, int stage)
 {
-    int m = s->micro_batches, slots = s->slots[stage];
-    bool backward = s->kind != SCHEDULE_FORWARD;
+    int m = s->micro_batches, ahead = warm_up_of(s, stage);
+    bool backward = schedule_backward(s->kind);
     for (int i = 0; i < m; i++) {
-        if (backward && i >= slots)
-            push_backward(s, stage, i - slots);
+        if (backward && i >= ahead)
+            push_round(s, stage, i - ahead);
         push_forward(s, stage, i);
     }
-    for (int i = m - slots; backward && i < m; i++)
-        push_backward(s, stage, i);
+    for (int i = m - ahead; backward && i < m; i++)
+        push_round(s, stage, i);
+    for (int i = m - at_most(stage, m); schedule_split(s->kind) && i < m; i++)
+        push(s, stage, PIPE_WEIGHT, i);
 }
 
 int schedule_init(struct schedule *s, enum schedule_kind kind, int stages,
                   int micro_batches, struct err *err)
 {
-    enum { OPS_PER_MICRO_BATCH = 6 };
+    enum { OPS_PER_MICRO_BATCH = 7 };
     memset(s, 0, sizeof *s);
     s->kind = kind;
     s->stages = stages;
@@ -89,7 +124,8 @@ int schedule_init(struct schedule *s, enum schedule_kind kind, int stages,
     s->ops = mem_array(stages, sizeof *s->ops, err);
     s->op = mem_array(stages, sizeof *s->op, err);
     s->slots = mem_array(stages, sizeof *s->slots, err);
-    if (!s->ops || !s->op || !s->slots)
+    s->waiting = mem_array(stages, sizeof *s->waiting, err);
+    if (!s->ops || !s->op || !s->slots || !s->waiting)
         goto fail;
     for (int stage = 0; stage < stages; stage++) {
         s->op[stage] = mem_array((int64_t)micro_batches * OPS_PER_MICRO_BATCH,
@@ -97,6 +133,8 @@ int schedule_init(struct schedule *s, enum schedule_kind kind, int stages,
         if (!s->op[stage])
             goto fail;
         s->slots[stage] = slots_of(s, stage);
+        s->waiting[stage] =
+            schedule_split(kind) ? at_most(stage + 1, micro_batches) : 0;
         fill_stage(s, stage);
     }
     return 0;
@@ -112,5 +150,6 @@ void schedule_fini(struct schedule *s)
     mem_free(s->op);
     mem_free(s->ops);
     mem_free(s->slots);
+    mem_free(s->waiting);
     memset(s, 0, sizeof *s);
 }

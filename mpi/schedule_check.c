@@ -4,7 +4,6 @@
 #include "src/base/mem.h"
 
 #include <stdarg.h>
-#include <stdbool.h>
 #include <stdio.h>
 
 enum { KINDS = PIPE_RECV_BACKWARD + 1 };
@@ -41,12 +40,14 @@ static int refuse(struct err *err, const struct schedule *s, int stage, int at,
 static bool applies(const struct schedule *s, int stage, enum pipe_op_kind kind)
 {
     bool first = stage == 0, last = stage == s->stages - 1;
-    bool backward = s->kind != SCHEDULE_FORWARD;
+    bool backward = schedule_backward(s->kind);
     switch (kind) {
     case PIPE_FORWARD:
         return true;
     case PIPE_BACKWARD:
         return backward;
+    case PIPE_WEIGHT:
+        return schedule_split(s->kind);
     case PIPE_RECV_FORWARD:
         return !first;
     case PIPE_SEND_FORWARD:
@@ -67,6 +68,8 @@ static int source_of(const struct schedule *s, int stage, enum pipe_op_kind kind
         return stage > 0 ? PIPE_RECV_FORWARD : -1;
     case PIPE_BACKWARD:
         return stage < s->stages - 1 ? PIPE_RECV_BACKWARD : PIPE_FORWARD;
+    case PIPE_WEIGHT:
+        return PIPE_BACKWARD;
     case PIPE_SEND_FORWARD:
         return PIPE_FORWARD;
     case PIPE_SEND_BACKWARD:
@@ -79,14 +82,45 @@ static int source_of(const struct schedule *s, int stage, enum pipe_op_kind kind
     return -1;
 }
 
-/* Who empties the buffer that a kind fills; -1: it fills none of the two. */
-static int sink_of(const struct schedule *s, int stage, enum pipe_op_kind kind)
+/* The last computation of a micro-batch. */
+static enum pipe_op_kind last_of(const struct schedule *s)
 {
+    return schedule_split(s->kind)      ? PIPE_WEIGHT
+           : schedule_backward(s->kind) ? PIPE_BACKWARD
+                                        : PIPE_FORWARD;
+}
+
+/* Who empties the buffer that a kind fills, one of `buffers`; -1: it fills none. */
+static int sink_of(const struct schedule *s, int stage, enum pipe_op_kind kind,
+                   int *buffers)
+{
+    *buffers = SCHEDULE_BUFFERS;
     if (kind == PIPE_FORWARD && stage < s->stages - 1)
         return PIPE_SEND_FORWARD;
     if (kind == PIPE_BACKWARD && stage > 0)
         return PIPE_SEND_BACKWARD;
-    return kind == PIPE_RECV_BACKWARD ? PIPE_BACKWARD : -1;
+    if (kind != PIPE_RECV_BACKWARD)
+        return -1;
+    *buffers = schedule_dout_buffers(s, stage);
+    return (int)last_of(s);
+}
+
+/* Micro-batches of a stage that are alive, and those that wait for their weight
+ * gradients. On stage 0 of a forward pass a micro-batch begins and ends at once. */
+static int check_alive(const struct schedule *s, int stage, const struct progress *p,
+                       struct err *err)
+{
+    int begun = p->done[stage > 0 ? PIPE_RECV_FORWARD : PIPE_FORWARD];
+    int alive = begun - p->done[last_of(s)];
+    if (alive > s->slots[stage] || s->slots[stage] < 1)
+        return refuse(err, s, stage, p->next, "%d micro-batches alive in %d slots",
+                      alive, s->slots[stage]);
+    int waiting = p->done[PIPE_BACKWARD] - p->done[PIPE_WEIGHT];
+    if (schedule_split(s->kind) && waiting > s->waiting[stage])
+        return refuse(err, s, stage, p->next,
+                      "%d micro-batches wait for weight, memory is for %d", waiting,
+                      s->waiting[stage]);
+    return 0;
 }
 
 static int check_operation(const struct schedule *s, int stage, struct progress *p,
@@ -111,19 +145,14 @@ static int check_operation(const struct schedule *s, int stage, struct progress 
     int source = source_of(s, stage, op.kind);
     if (source >= 0 && op.micro_batch >= p->done[source])
         return refuse(err, s, stage, at, "needs %s first", pipe_op_name(source));
-    int sink = sink_of(s, stage, op.kind);
-    if (sink >= 0 && op.micro_batch >= p->done[sink] + SCHEDULE_BUFFERS)
+    int buffers, sink = sink_of(s, stage, op.kind, &buffers);
+    if (sink >= 0 && op.micro_batch >= p->done[sink] + buffers)
         return refuse(err, s, stage, at,
                       "its buffer still holds micro-batch %d, which needs %s first",
                       p->done[sink], pipe_op_name(sink));
     p->done[op.kind]++;
-
-    int begun = p->done[stage > 0 ? PIPE_RECV_FORWARD : PIPE_FORWARD];
-    int ended = p->done[s->kind == SCHEDULE_FORWARD ? PIPE_FORWARD : PIPE_BACKWARD];
-    /* On stage 0 of a forward pass a micro-batch begins and ends at once. */
-    if (begun - ended > s->slots[stage] || s->slots[stage] < 1)
-        return refuse(err, s, stage, at, "%d micro-batches alive in %d slots",
-                      begun - ended, s->slots[stage]);
+    if (check_alive(s, stage, p, err))
+        return -1;
     p->next++;
     return 0;
 }
@@ -159,6 +188,7 @@ static bool must_wait(const struct progress *all, int stage, struct pipe_op op)
     case PIPE_BACKWARD:
         return here->done[PIPE_SEND_BACKWARD] > 0 &&
                all[stage - 1].done[PIPE_RECV_BACKWARD] <= i - SCHEDULE_BUFFERS;
+    case PIPE_WEIGHT:
     case PIPE_SEND_FORWARD:
     case PIPE_SEND_BACKWARD:
         break;

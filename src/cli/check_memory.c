@@ -42,8 +42,9 @@ static void print_head(const struct table *t)
         "%s, %d threads\n",
         t->ranks, t->ranks > 1 ? "s" : "", s->pipeline, s->data, s->batch, s->seq_len,
         s->micro_batches, dtype_name(s->dtype), omp_get_max_threads());
-    printf("bytes by rank:\n%6s %5s %7s %9s %5s", "rank", "stage", "replica", "layers",
-           "slots");
+    printf("bytes by rank, with micro-batches alive (slots), and of these waiting for "
+           "weight gradients:\n%6s %5s %7s %9s %5s %7s",
+           "rank", "stage", "replica", "layers", "slots", "waiting");
     for (int k = 0; k < MEMORY_KINDS; k++)
         if (t->shown[k])
             printf(" %18s", memory_kind_name((enum memory_kind)k));
@@ -57,7 +58,8 @@ static int print_rank(const struct table *t, int rank, struct err *err)
         return -1;
     char layers[32];
     snprintf(layers, sizeof layers, "%d:%d", p.first_layer, p.first_layer + p.layers);
-    printf("%6d %5d %7d %9s %5d", rank, p.stage, p.replica, layers, p.slots);
+    printf("%6d %5d %7d %9s %5d %7d", rank, p.stage, p.replica, layers, p.slots,
+           p.waiting);
     for (int k = 0; k < MEMORY_KINDS; k++)
         if (t->shown[k])
             printf(" %18" PRId64, p.bytes[k]);

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 
 #include "src/cli/check_memory.h"
+#include "src/cli/check_schedule.h"
 #include "src/cli/options.h"
 #include "src/config/run.h"
 #include "src/config/schema.h"
@@ -17,7 +18,12 @@ static const struct option check_options[] = {
     {"--print", NULL, "print the whole run as it was understood, defaults included"},
     {"--memory", NULL,
      "print where the memory of every rank will go; opens model.init for its shape"},
-    {"--ranks", "N", "of the job, for --memory (pipeline x data)"},
+    {"--schedule", NULL,
+     "draw the pipeline's schedule of a step, with its length, bubble and "
+     "micro-batches "
+     "alive, where forward, input and weight gradient take one unit of time each"},
+    {"--svg", "FILE", "draw --schedule to this file instead, as a picture"},
+    {"--ranks", "N", "of the job, for --memory and --schedule (pipeline x data)"},
     {"--reference", NULL, "print every key with its explanation; takes no RUN.yaml"},
     {"--precision", NULL,
      "print bf16 or fp32, whichever is faster on this CPU; takes no RUN.yaml"},
@@ -39,6 +45,8 @@ const struct verb verb_check = {
         "dusk check run.yaml\n"
         "dusk check run.yaml --set optim.lr=2e-5 --set train.steps=100 --print\n"
         "dusk check run.yaml --memory --ranks 64\n"
+        "dusk check run.yaml --schedule --set parallel.schedule=zb-h1\n"
+        "dusk check run.yaml --schedule --ranks 8 --svg schedule.svg\n"
         "dusk check --reference > reference.yaml\n"
         "dusk train run.yaml --set train.precision=$(dusk check --precision)",
     .options = check_options,
@@ -124,6 +132,8 @@ static int check(const struct options *o, struct err *err)
         rc = print_text(run_format(&r, err));
     else if (options_flag(o, "--memory"))
         rc = check_memory(&r, ranks, err);
+    else if (options_flag(o, "--schedule"))
+        rc = check_schedule(&r, ranks, options_text(o, "--svg", NULL), err);
     else
         print_summary(path, &r);
     run_fini(&r);
@@ -141,6 +151,13 @@ static int read_options(struct options *o, int argc, char **argv, struct err *er
         return err_set(err, ERR_USAGE,
                        alone ? "--reference and --precision take no RUN.yaml"
                              : "expected RUN.yaml (see dusk check --help)");
+    if (options_flag(o, "--memory") + options_flag(o, "--schedule") +
+            options_flag(o, "--print") >
+        1)
+        return err_set(err, ERR_USAGE,
+                       "expected one of --print, --memory and --schedule");
+    if (options_text(o, "--svg", NULL) && !options_flag(o, "--schedule"))
+        return err_set(err, ERR_USAGE, "--svg goes with --schedule");
     return 0;
 }
 

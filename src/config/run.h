@@ -13,7 +13,7 @@
 
 enum run_schedule { RUN_CONSTANT, RUN_LINEAR, RUN_COSINE, RUN_WSD };
 enum run_decay_shape { RUN_DECAY_COSINE, RUN_DECAY_LINEAR, RUN_DECAY_SQRT };
-enum run_pipe { RUN_GPIPE, RUN_1F1B };
+enum run_pipe { RUN_GPIPE, RUN_1F1B, RUN_ZB_H1 };
 enum run_objective { RUN_PRETRAIN, RUN_SFT, RUN_DPO };
 enum run_precision { RUN_FP32, RUN_BF16 };
 enum run_products { /* but for auto, as enum gemm_level + 1 */

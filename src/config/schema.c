@@ -36,7 +36,8 @@ static const char *const decay_shapes[] = {[RUN_DECAY_COSINE] = "cosine",
                                            [RUN_DECAY_LINEAR] = "linear",
                                            [RUN_DECAY_SQRT] = "sqrt",
                                            NULL};
-static const char *const pipes[] = {[RUN_GPIPE] = "gpipe", [RUN_1F1B] = "1f1b", NULL};
+static const char *const pipes[] = {
+    [RUN_GPIPE] = "gpipe", [RUN_1F1B] = "1f1b", [RUN_ZB_H1] = "zb-h1", NULL};
 
 const struct key schema_keys[] = {
     {.path = "run.name",
@@ -499,7 +500,10 @@ const struct key schema_keys[] = {
      .missing = "1f1b",
      .choices = pipes,
      .help = "Order of forwards and backwards: gpipe keeps all micro-batches in "
-             "memory, 1f1b at most one a stage."},
+             "memory, 1f1b at most one a stage; zb-h1 idles a third as much as 1f1b, "
+             "with as many on every stage as 1f1b has on the first, and what weight "
+             "gradients put off need. Results are the same bits. dusk check --schedule "
+             "draws it."},
     {.path = "parallel.split",
      .type = KEY_SPLIT,
      .missing = "auto",

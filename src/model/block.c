@@ -72,10 +72,22 @@ void block_context_lay_out(struct block_context *c, struct arena *a,
     if (!training)
         return;
     c->normed2 = arena_elements(a, residual, t);
-    c->dmiddle = arena_elements(a, residual, t);
+    c->now = (struct block_left){.act = c->act,
+                                 .dmiddle = arena_elements(a, residual, t),
+                                 .normed1 = c->normed1,
+                                 .normed2 = c->normed2};
     c->dheads = arena_elements(a, rows * q_dim(d), t);
     c->dqkv = arena_elements(a, rows * qkv_dim(d), t);
     c->norm_sums = arena_floats(a, rmsnorm_scratch_floats(d->hidden, max_rows));
+}
+
+void block_left_lay_out(struct block_left *left, struct arena *a,
+                        const struct block_dims *d, int max_rows)
+{
+    enum dtype t = dtype_of(d);
+    int64_t rows = max_rows;
+    *left = (struct block_left){.act = arena_elements(a, rows * d->ff, t),
+                                .dmiddle = arena_elements(a, rows * d->hidden, t)};
 }
 
 static struct attention_input input_of(const struct block_dims *d, const void *qkv)
@@ -133,10 +145,10 @@ static void down_forward(const struct block_context *c, const struct block_param
 }
 
 static void down_backward(const struct block_context *c, const struct block_params *p,
-                          int n, const void *dy)
+                          int n, const void *dy, void *dact)
 {
     const struct block_dims *d = &c->dims;
-    linear_backward_input(c->g, &p->down, n, dy, d->hidden, 0.0f, c->act, d->ff);
+    linear_backward_input(c->g, &p->down, n, dy, d->hidden, 0.0f, dact, d->ff);
 }
 
 static void gate_up_backward(const struct block_context *c,
@@ -147,10 +159,10 @@ static void gate_up_backward(const struct block_context *c,
 }
 
 static void o_backward(const struct block_context *c, const struct block_params *p,
-                       int n)
+                       int n, const void *dmiddle)
 {
     const struct block_dims *d = &c->dims;
-    linear_backward_input(c->g, &p->o, n, c->dmiddle, d->hidden, 0.0f, c->dheads,
+    linear_backward_input(c->g, &p->o, n, dmiddle, d->hidden, 0.0f, c->dheads,
                           q_dim(d));
 }
 
@@ -170,11 +182,12 @@ void block_rehearse(struct block_context *c, const struct block_params *p,
     down_forward(c, p, rows, keep->middle);
     if (!training)
         return;
-    down_backward(c, p, rows, keep->middle);
+    down_backward(c, p, rows, keep->middle, c->act);
     gate_up_backward(c, p, keep, rows);
-    o_backward(c, p, rows);
+    o_backward(c, p, rows, c->now.dmiddle);
     qkv_backward(c, p, rows);
-    block_backward_weight(c, p, keep, &(struct rows){.rows = rows}, keep->middle);
+    block_backward_weight(c, p, keep, &c->now, &(struct rows){.rows = rows},
+                          keep->middle, keep->middle);
 }
 
 /* The norms lay the residual down as the start of the sum that the second product of
@@ -201,11 +214,13 @@ void block_forward(struct block_context *c, const struct block_params *p,
     down_forward(c, p, n, y);
 }
 
-/* normed1 and normed2 hold the gradients by the norms' outputs until the norms turn
- * them into the outputs themselves, for the weight gradients, where there are any. */
+/* The scratch normed1 and normed2 hold the gradients by the norms' outputs until the
+ * norms turn them into the outputs themselves, for weight gradients that follow at
+ * once, where there are any. */
 void block_backward_input(struct block_context *c, const struct block_params *p,
-                          const struct block_keep *keep, const struct rows *rows,
-                          const void *x, const void *dy, void *dx)
+                          struct block_keep *keep, const struct block_left *left,
+                          const struct rows *rows, const void *x, const void *dy,
+                          void *dx)
 {
     const struct block_dims *d = &c->dims;
     const struct attention_dims *a = &d->attention;
@@ -213,31 +228,51 @@ void block_backward_input(struct block_context *c, const struct block_params *p,
     struct attention_gradient dqkv = gradient_of(d, c->dqkv);
     enum dtype t = dtype_of(d);
     int n = rows->rows;
-    down_backward(c, p, n, dy);
-    swiglu_backward(n, d->ff, t, keep->gate_up, c->act);
+    down_backward(c, p, n, dy, left->act);
+    swiglu_backward(n, d->ff, t, keep->gate_up, left->act);
     gate_up_backward(c, p, keep, n);
     rmsnorm_backward(&p->norm2, n, c->normed2, keep->middle, keep->rstd2, dy,
-                     c->dmiddle, p->gate_up.sums ? c->normed2 : NULL, c->norm_sums);
+                     left->dmiddle, p->gate_up.sums ? left->normed2 : NULL,
+                     c->norm_sums);
 
-    o_backward(c, p, n);
+    o_backward(c, p, n, left->dmiddle);
     attention_backward(c->g, a, &c->attention, rows, &qkv, keep->heads, keep->lse,
                        c->dheads, &dqkv);
     rope_backward(n, a->heads + a->kv_heads, a->head_dim, rows->position, c->cosine,
                   c->sine, t, c->dqkv, qkv_dim(d));
     qkv_backward(c, p, n);
-    rmsnorm_backward(&p->norm1, n, c->normed1, x, keep->rstd1, c->dmiddle, dx,
-                     p->qkv.sums ? c->normed1 : NULL, c->norm_sums);
+    rmsnorm_backward(&p->norm1, n, c->normed1, x, keep->rstd1, left->dmiddle, dx,
+                     p->qkv.sums ? left->normed1 : NULL, c->norm_sums);
+    void *used = keep->qkv;
+    keep->qkv = c->dqkv;
+    c->dqkv = used;
+}
+
+/* The norm's output that the input gradient left, or if it had to be dropped, again. */
+static const void *normed(const struct rmsnorm *norm, int n, const void *x,
+                          const float *rstd, const void *left, void *scratch)
+{
+    if (left)
+        return left;
+    rmsnorm_output(norm, n, x, rstd, scratch);
+    return scratch;
 }
 
 void block_backward_weight(struct block_context *c, const struct block_params *p,
-                           const struct block_keep *keep, const struct rows *rows,
-                           const void *dy)
+                           const struct block_keep *keep, const struct block_left *left,
+                           const struct rows *rows, const void *x, const void *dy)
 {
     const struct block_dims *d = &c->dims;
     int n = rows->rows;
-    linear_backward_weight(c->g, &p->down, n, dy, d->hidden, c->act, d->ff);
-    linear_group_backward_weight(c->g, &p->gate_up, n, keep->gate_up, c->normed2);
-    linear_backward_weight(c->g, &p->o, n, c->dmiddle, d->hidden, keep->heads,
+    linear_backward_weight(c->g, &p->down, n, dy, d->hidden, left->act, d->ff);
+    if (p->gate_up.sums)
+        linear_group_backward_weight(
+            c->g, &p->gate_up, n, keep->gate_up,
+            normed(&p->norm2, n, keep->middle, keep->rstd2, left->normed2, c->normed2));
+    linear_backward_weight(c->g, &p->o, n, left->dmiddle, d->hidden, keep->heads,
                            q_dim(d));
-    linear_group_backward_weight(c->g, &p->qkv, n, c->dqkv, c->normed1);
+    if (p->qkv.sums)
+        linear_group_backward_weight(
+            c->g, &p->qkv, n, keep->qkv,
+            normed(&p->norm1, n, x, keep->rstd1, left->normed1, c->normed1));
 }

@@ -11,9 +11,11 @@
  * cheap and computed again. All but the factors and the log-sum-exp are of the dtype.
  *
  * The backward pass is two calls: the input gradient, which the next stage waits for,
- * and the weight gradients. Between the two, gate_up of the layer's keep and the
- * scratch hold what the second needs. (The norms' weight gradients fall off in the
- * first.) All use all threads. Local. */
+ * and the weight gradients. Between the two, qkv and gate_up of the layer's keep hold
+ * their gradients, and a block_left what else the second needs: the scratch, if it
+ * follows at once, or arrays that wait as long as they must, with n1 and n2 computed
+ * once more. (The norms' weight gradients fall off in the first.) All use all threads.
+ * Local. */
 
 #include "src/model/attention.h"
 #include "src/model/linear.h"
@@ -42,6 +44,13 @@ struct block_keep {
     void *gate_up;        /* [R, 2 F] */
 };
 
+/* What the input gradient of one layer leaves for its weight gradients. */
+struct block_left {
+    void *act;               /* [R, F] */
+    void *dmiddle;           /* [R, D] */
+    void *normed1, *normed2; /* [R, D]; NULL: computed again */
+};
+
 /* Scratch that all layers share, and what they have in common. */
 struct block_context {
     const struct gemm *g;
@@ -49,9 +58,10 @@ struct block_context {
     const float *cosine, *sine; /* rope's tables */
     void *normed1;              /* [R, D] */
     void *act;                  /* [R, F] */
-    void *normed2, *dmiddle;    /* [R, D]; these and below: training */
+    void *normed2;              /* [R, D]; this and below: training */
     void *dheads;               /* [R, H E] */
     void *dqkv;                 /* as qkv */
+    struct block_left now;      /* for weight gradients that follow at once */
     float *norm_sums;           /* rmsnorm_backward's */
     struct attention_work attention;
 };
@@ -70,21 +80,28 @@ void block_context_lay_out(struct block_context *c, struct arena *a,
                            const struct block_dims *d, int max_rows, int max_length,
                            int threads, bool training);
 
+/* Arrays that wait, of one micro-batch in one layer. */
+void block_left_lay_out(struct block_left *left, struct arena *a,
+                        const struct block_dims *d, int max_rows);
+
 /* Overwrites y [rows, D] and keep. y may be x if no backward pass follows. */
 void block_forward(struct block_context *c, const struct block_params *p,
                    const struct block_keep *keep, const struct rows *rows,
                    const void *x, void *y);
 
-/* Overwrites dx [rows, D], which is not dy; turns keep->gate_up into its gradient. */
+/* Overwrites dx [rows, D], which is not dy, and left; turns keep's gate_up and qkv into
+ * their gradients (qkv by changing arrays with the scratch). left: &c->now, or arrays
+ * that wait. */
 void block_backward_input(struct block_context *c, const struct block_params *p,
-                          const struct block_keep *keep, const struct rows *rows,
-                          const void *x, const void *dy, void *dx);
+                          struct block_keep *keep, const struct block_left *left,
+                          const struct rows *rows, const void *x, const void *dy,
+                          void *dx);
 
 /* Adds to the gradient sums of the matrices that have one. Follows block_backward_input
- * with the same dy before another layer's. */
+ * with the same left, x and dy: before another layer's if left is &c->now. */
 void block_backward_weight(struct block_context *c, const struct block_params *p,
-                           const struct block_keep *keep, const struct rows *rows,
-                           const void *dy);
+                           const struct block_keep *keep, const struct block_left *left,
+                           const struct rows *rows, const void *x, const void *dy);
 
 /* Makes all products of the calls above, and nothing else: for a rehearsal
  * (src/gemm/bf16.h) of any number of rows up to `rows`, a layer of bf16. training:

@@ -67,6 +67,17 @@ void rmsnorm_forward(const struct rmsnorm *n, int rows, const void *x, float *rs
     }
 }
 
+void rmsnorm_output(const struct rmsnorm *n, int rows, const void *x, const float *rstd,
+                    void *y)
+{
+#pragma omp parallel for schedule(static)
+    for (int i = 0; i < rows; i++) {
+        int64_t at = (int64_t)i * n->dim;
+        normalise(n->dtype, element_at(n->dtype, x, at), n->w, rstd[i], n->dim,
+                  element_to(n->dtype, y, at));
+    }
+}
+
 /* mean_k(g_k z_k) without a stored g. */
 ELEMENT_INLINE float mean_gz_of(enum dtype t, const void *dy, const void *x,
                                 const void *w, float r, int n)

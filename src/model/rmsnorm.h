@@ -26,6 +26,10 @@ struct rmsnorm {
 void rmsnorm_forward(const struct rmsnorm *n, int rows, const void *x, float *rstd,
                      void *y, void *copy);
 
+/* The same y from the kept r. */
+void rmsnorm_output(const struct rmsnorm *n, int rows, const void *x, const float *rstd,
+                    void *y);
+
 /* Floats of scratch that rmsnorm_backward needs for up to max_rows rows. */
 int64_t rmsnorm_scratch_floats(int dim, int max_rows);
 

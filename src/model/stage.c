@@ -58,6 +58,25 @@ static void lay_out_slot(struct slot *slot, struct arena *a,
     }
 }
 
+static void lay_out_wait(struct wait *w, struct arena *a, const struct stage_spec *spec)
+{
+    struct block_dims dims = dims_of(spec);
+    int64_t residual = (int64_t)spec->max_rows * dims.hidden;
+    *w = (struct wait){0};
+    w->dx = arena_take(a, spec->layers, sizeof *w->dx);
+    w->dy = arena_take(a, spec->layers, sizeof *w->dy);
+    w->left = arena_take(a, spec->layers, sizeof *w->left);
+    for (int l = 0; l < spec->layers; l++) {
+        struct block_left left;
+        void *dx = l > 0 ? arena_elements(a, residual, spec->dtype) : NULL;
+        block_left_lay_out(&left, a, &dims, spec->max_rows);
+        if (!a->base)
+            continue;
+        w->dx[l] = dx;
+        w->left[l] = left;
+    }
+}
+
 /* The matrices of one layer, or those of the head. */
 enum { LAYER_MATRICES = 2 * LINEAR_PARTS + 2 };
 
@@ -158,6 +177,14 @@ static void lay_out(struct stage *s, struct arena *a, const struct stage_spec *s
         lay_out_slot(&one, a, spec);
         if (a->base)
             s->slot[i] = one;
+    }
+    int waiting = spec->training ? spec->waiting : 0;
+    s->wait = arena_take(a, waiting, sizeof *s->wait);
+    for (int i = 0; i < waiting; i++) {
+        struct wait one;
+        lay_out_wait(&one, a, spec);
+        if (a->base)
+            s->wait[i] = one;
     }
 }
 
@@ -340,6 +367,8 @@ struct stage *stage_create(const struct stage_spec *spec, const struct slab *sla
     CHECK(grads || !spec->training, "training needs gradient sums");
     CHECK(spec->max_rows > 0 && spec->max_length > 0 && spec->slots > 0,
           "%d rows, %d long, %d slots", spec->max_rows, spec->max_length, spec->slots);
+    CHECK(spec->waiting >= 0 && spec->waiting <= spec->slots, "%d of %d slots wait",
+          spec->waiting, spec->slots);
     struct arena a = {.base = mem_array(stage_bytes(spec, gemm), 1, err)};
     if (!a.base) {
         err_prefix(err, "model: activations");

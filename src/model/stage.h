@@ -50,6 +50,8 @@ struct stage_spec {
     int max_rows;   /* rows of the largest micro-batch */
     int max_length; /* rows of the longest segment, its prefix included */
     int slots;      /* micro-batches in flight, >= 1 */
+    int waiting;    /* of these between stage_backward_input and the end of
+                       stage_backward_weight; 0: these two are never called */
     bool training;  /* false: forward only, slots keep nothing (one is enough) */
     enum dtype dtype;
     enum stage_packing packing;
@@ -98,7 +100,8 @@ struct stage_loss {
  * head's weight is added to the grads at once and that by the normed rows is kept in
  * the slot. weigh costs the product for the logits once more, unless those of all
  * counted rows fit in one chunk (src/model/xent.h); its bits are those of grad_scale
- * where all scales are that. `in` must stay unchanged until the slot's backward. */
+ * where all scales are that. `in` must stay unchanged until the slot's backward, in
+ * halves to the end of the second. */
 void stage_forward(struct stage *s, int slot, const struct rows *rows,
                    const int32_t *ids, const void *in, void *out,
                    const struct stage_loss *loss);
@@ -107,6 +110,16 @@ void stage_forward(struct stage *s, int slot, const struct rows *rows,
  * gradient of out (NULL for a head stage); din [rows, D] that of in (NULL for an
  * embedding stage; undefined with din_unused). */
 void stage_backward(struct stage *s, int slot, const void *dout, void *din);
+
+/* The same in two halves, with the same bits, other calls between them: first din (and
+ * the gradients of norms and of the embedding), which others wait for, then those of
+ * the matrices. dout must stay unchanged until the second ends. Second halves follow in
+ * the order of the first ones, `waiting` at most behind.
+ *
+ * What waits, beside what the slot keeps: of each layer the gradients by its output and
+ * by the middle of it, and the activation. */
+void stage_backward_input(struct stage *s, int slot, const void *dout, void *din);
+void stage_backward_weight(struct stage *s, int slot);
 
 /* fp32 logits [n, V] of rows [row, row + n) of a head stage's latest forward in this
  * slot (training stages keep them, forward-only ones until the next call). For tests

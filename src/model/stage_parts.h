@@ -21,6 +21,15 @@ struct slot {
     void *normed, *dnormed;  /* [R, D] */
 };
 
+/* What one micro-batch between the halves of its backward waits with. */
+struct wait {
+    int slot;                /* whose */
+    void **dx;               /* [layers] gradient by the layer's input, [R, D]; NULL for
+                                the first, nobody waits for that */
+    const void **dy;         /* [layers] gradient by the layer's output */
+    struct block_left *left; /* [layers] */
+};
+
 struct stage {
     struct stage_spec spec;
     struct model_shape shape;
@@ -41,6 +50,8 @@ struct stage {
     float *norm_sums;  /* rmsnorm_backward's, training head stages */
     double *nll;       /* [R], head stages */
     struct slot *slot;
+    struct wait *wait;                /* [spec.waiting], used in turn */
+    int64_t waits_begun, waits_ended; /* backward passes: first halves, second halves */
 };
 
 /* Makes the products of all that a stage of bf16 runs, packing apart, with max_rows

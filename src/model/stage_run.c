@@ -109,14 +109,25 @@ void stage_forward(struct stage *s, int slot_index, const struct rows *rows,
         head_forward(s, slot, x, loss);
 }
 
-/* Through the final norm; returns the gradient of the last layer's output. */
-static const void *head_backward(struct stage *s, struct slot *slot, void *din)
+/* Through the final norm to dx, the gradient of the last layer's output, or to din if
+ * there is no layer. Returns which. */
+static const void *head_backward(struct stage *s, struct slot *slot, void *dx,
+                                 void *din)
 {
     int layers = s->spec.layers;
-    void *dx = layers == 0 && !s->spec.embed ? din : s->gradient[0];
+    if (layers == 0 && !s->spec.embed)
+        dx = din;
     rmsnorm_backward(&s->norm, slot->rows.rows, slot->dnormed, slot->stream[layers],
                      slot->rstd, NULL, dx, NULL, s->norm_sums);
     return dx;
+}
+
+/* dy: the gradient of what the first layer reads. */
+static void embedding_backward(struct stage *s, const struct slot *slot, const void *dy)
+{
+    if (s->dembed)
+        embed_backward(slot->rows.rows, s->shape.hidden, s->spec.dtype, slot->ids, dy,
+                       s->dembed);
 }
 
 void stage_backward(struct stage *s, int slot_index, const void *dout, void *din)
@@ -125,21 +136,56 @@ void stage_backward(struct stage *s, int slot_index, const void *dout, void *din
     CHECK(s->spec.training, "a backward pass of a stage that only runs forward");
     if (s->lowest > s->spec.layers)
         return;
-    const void *dy = s->spec.head ? head_backward(s, slot, din) : dout;
+    const void *dy = s->spec.head ? head_backward(s, slot, s->gradient[0], din) : dout;
     for (int l = s->spec.layers - 1; l >= 0 && l >= s->lowest; l--) {
         void *dx = l == 0 && !s->spec.embed ? din
                    : dy == s->gradient[0]   ? s->gradient[1]
                                             : s->gradient[0];
         const struct block_params *p = &s->params[l];
-        const struct block_keep *keep = &slot->keep[l];
-        block_backward_input(&s->context, p, keep, &slot->rows, slot->stream[l], dy,
-                             dx);
-        block_backward_weight(&s->context, p, keep, &slot->rows, dy);
+        struct block_keep *keep = &slot->keep[l];
+        const struct block_left *left = &s->context.now;
+        const void *x = slot->stream[l];
+        block_backward_input(&s->context, p, keep, left, &slot->rows, x, dy, dx);
+        block_backward_weight(&s->context, p, keep, left, &slot->rows, x, dy);
         dy = dx;
     }
-    if (s->dembed)
-        embed_backward(slot->rows.rows, s->shape.hidden, s->spec.dtype, slot->ids, dy,
-                       s->dembed);
+    embedding_backward(s, slot, dy);
+}
+
+/* dnormed is read once, so the gradient that follows it waits in its place. */
+void stage_backward_input(struct stage *s, int slot_index, const void *dout, void *din)
+{
+    struct slot *slot = slot_at(s, slot_index);
+    CHECK(s->spec.training, "a backward pass of a stage that only runs forward");
+    CHECK(s->waits_begun - s->waits_ended < s->spec.waiting,
+          "slot %d would be one too many to wait, %d planned", slot_index,
+          s->spec.waiting);
+    struct wait *w = &s->wait[s->waits_begun++ % s->spec.waiting];
+    w->slot = slot_index;
+    if (s->lowest > s->spec.layers)
+        return;
+    const void *dy = s->spec.head ? head_backward(s, slot, slot->dnormed, din) : dout;
+    for (int l = s->spec.layers - 1; l >= 0 && l >= s->lowest; l--) {
+        void *dx = l > 0 ? w->dx[l] : s->spec.embed ? s->gradient[0] : din;
+        block_backward_input(&s->context, &s->params[l], &slot->keep[l], &w->left[l],
+                             &slot->rows, slot->stream[l], dy, dx);
+        w->dy[l] = dy;
+        dy = dx;
+    }
+    embedding_backward(s, slot, dy);
+}
+
+void stage_backward_weight(struct stage *s, int slot_index)
+{
+    struct slot *slot = slot_at(s, slot_index);
+    CHECK(s->waits_ended < s->waits_begun, "slot %d: no backward pass is half done",
+          slot_index);
+    const struct wait *w = &s->wait[s->waits_ended++ % s->spec.waiting];
+    CHECK(w->slot == slot_index, "slot %d, but slot %d has waited longer", slot_index,
+          w->slot);
+    for (int l = s->spec.layers - 1; l >= 0 && l >= s->lowest; l--)
+        block_backward_weight(&s->context, &s->params[l], &slot->keep[l], &w->left[l],
+                              &slot->rows, slot->stream[l], w->dy[l]);
 }
 
 void stage_logits(const struct stage *s, int slot, int row, int n, float *logits)

@@ -8,6 +8,7 @@
 #include "src/base/tally.h"
 #include "src/train/engine.h"
 #include "src/train/memory_plan.h"
+#include "src/train/run_spec.h"
 #include "src/train/weights.h"
 
 #include <math.h>
@@ -184,8 +185,7 @@ static int measure(struct bench *b, bool bf16, struct err *err)
                                .batch = z->micro_batch,
                                .micro_batches = z->micro_batches,
                                .dtype = bf16 ? DTYPE_BF16 : DTYPE_F32,
-                               .schedule = b->schedule == RUN_GPIPE ? SCHEDULE_GPIPE
-                                                                    : SCHEDULE_1F1B,
+                               .schedule = run_schedule_kind(b->schedule),
                                .training = true};
     spec.data = comm_size(b->world) / b->pipeline;
     if (memory_plan_admit(b->world, &spec, b->node_bytes, b->gemm, &r.plan, err))

@@ -66,8 +66,20 @@ static void backward_call(void *context, int micro_batch, int slot, const void *
                           void *din)
 {
     struct call *call = context;
+    struct flow *f = call->flow;
+    if (f->batches[micro_batch].rows.rows == 0)
+        return;
+    if (schedule_split(f->schedule.kind))
+        stage_backward_input(f->stage, slot, dout, din);
+    else
+        stage_backward(f->stage, slot, dout, din);
+}
+
+static void weight_call(void *context, int micro_batch, int slot)
+{
+    struct call *call = context;
     if (call->flow->batches[micro_batch].rows.rows > 0)
-        stage_backward(call->flow->stage, slot, dout, din);
+        stage_backward_weight(call->flow->stage, slot);
 }
 
 static void flow_run(struct engine *e, struct flow *f, const struct batch *batches,
@@ -80,8 +92,10 @@ static void flow_run(struct engine *e, struct flow *f, const struct batch *batch
     for (int i = 0; i < f->schedule.micro_batches; i++)
         f->bytes[i] = batches[i].rows.rows * engine_row_bytes(e);
     struct call call = {.engine = e, .flow = f};
-    struct runner_calls calls = {
-        .context = &call, .forward = forward_call, .backward = backward_call};
+    struct runner_calls calls = {.context = &call,
+                                 .forward = forward_call,
+                                 .backward = backward_call,
+                                 .weight = weight_call};
     runner_run(f->runner, &calls, f->bytes, wait_s);
 }
 

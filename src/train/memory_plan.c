@@ -71,7 +71,8 @@ static int find_layers(struct place *w, struct err *err)
     return failed;
 }
 
-static struct stage_spec stage_of(const struct place *w, int slots, bool training)
+static struct stage_spec stage_of(const struct place *w, int slots, int waiting,
+                                  bool training)
 {
     const struct engine_spec *e = w->spec;
     return (struct stage_spec){.shape = &e->shape,
@@ -82,6 +83,7 @@ static struct stage_spec stage_of(const struct place *w, int slots, bool trainin
                                .max_rows = engine_max_rows(e),
                                .max_length = e->seq_len,
                                .slots = slots,
+                               .waiting = waiting,
                                .training = training,
                                .dtype = e->dtype,
                                .packing = STAGE_PACK_NONE};
@@ -99,9 +101,10 @@ static int plan_flow(struct place *w, enum schedule_kind kind, int micro_batches
         (int64_t)engine_max_rows(e) * e->shape.hidden * (int64_t)dtype_bytes(e->dtype);
     int64_t runner = runner_bytes(&w->grid, &schedule, message);
     int slots = schedule.slots[w->grid.stage];
+    int waiting = schedule.waiting[w->grid.stage];
     schedule_fini(&schedule);
     if (kind == SCHEDULE_FORWARD) {
-        struct stage_spec s = stage_of(w, 1, false);
+        struct stage_spec s = stage_of(w, 1, 0, false);
         bytes[MEMORY_EVALUATION] += stage_bytes(&s, w->gemm) + runner;
         if (!e->training) { /* else those of training are borrowed */
             int64_t plain = stage_bytes(&s, w->gemm);
@@ -110,13 +113,17 @@ static int plan_flow(struct place *w, enum schedule_kind kind, int micro_batches
         }
         return 0;
     }
-    /* Slots are alike, so two counts tell a slot from what all share. */
-    struct stage_spec s = stage_of(w, 1, true), two = stage_of(w, 2, true);
+    /* Slots are alike, so two counts tell a slot from what all share; so with what one
+     * waits with. */
+    struct stage_spec s = stage_of(w, 1, 0, true), two = stage_of(w, 2, 0, true);
+    struct stage_spec late = stage_of(w, 1, 1, true);
     int64_t one = stage_bytes(&s, w->gemm), slot = stage_bytes(&two, w->gemm) - one;
+    int64_t wait = stage_bytes(&late, w->gemm) - one;
     s.packing = w->spec->packing;
     w->plan->slots = slots;
+    w->plan->waiting = waiting;
     bytes[MEMORY_PACKED] += stage_bytes(&s, w->gemm) - one;
-    bytes[MEMORY_ACTIVATIONS] += slots * slot;
+    bytes[MEMORY_ACTIVATIONS] += slots * slot + waiting * wait;
     bytes[MEMORY_WORKSPACES] += one - slot;
     bytes[MEMORY_COMMUNICATION] += runner;
     return 0;

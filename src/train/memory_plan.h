@@ -17,7 +17,8 @@ enum memory_kind {
     MEMORY_GRADIENTS,
     MEMORY_MASTERS, /* what bf16 weights lack of their fp32 masters, owned elements */
     MEMORY_MOMENTS, /* of owned elements */
-    MEMORY_ACTIVATIONS,   /* of micro-batches in flight */
+    MEMORY_ACTIVATIONS,   /* of micro-batches in flight, what waits for weight gradients
+                             among it */
     MEMORY_WORKSPACES,    /* scratch of operations, tables, of products */
     MEMORY_EVALUATION,    /* what a forward pass needs beside the weights */
     MEMORY_COMMUNICATION, /* messages between stages, pieces between replicas */
@@ -29,7 +30,8 @@ enum memory_kind {
 struct memory_plan {
     int stage, replica;
     int first_layer, layers;
-    int slots; /* micro-batches in flight */
+    int slots;   /* micro-batches in flight */
+    int waiting; /* of these between the halves of a backward pass */
     int64_t bytes[MEMORY_KINDS];
 };
 

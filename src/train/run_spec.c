@@ -2,9 +2,11 @@
 #include "src/train/run_spec.h"
 
 #include "io/ckpt.h"
+#include "src/base/check.h"
 #include "src/param/layer_map.h"
 #include "src/train/precision.h"
 
+#include <inttypes.h>
 #include <stdlib.h>
 
 int run_share(struct comm *world, const char *path, const char *const *sets, int sets_n,
@@ -75,22 +77,45 @@ struct freeze run_freeze(const struct run *run)
     return (struct freeze){run->train.freeze_n, run->train.freeze};
 }
 
+enum schedule_kind run_schedule_kind(enum run_pipe pipe)
+{
+    static const enum schedule_kind kinds[] = {[RUN_GPIPE] = SCHEDULE_GPIPE,
+                                               [RUN_1F1B] = SCHEDULE_1F1B,
+                                               [RUN_ZB_H1] = SCHEDULE_ZB_H1};
+    return kinds[pipe];
+}
+
+int run_replicas(const struct run *run, int64_t ranks, struct err *err)
+{
+    int64_t pipeline = run->parallel.pipeline;
+    int64_t data = run->parallel.data ? run->parallel.data : ranks / pipeline;
+    if (data * pipeline == ranks)
+        return to_int(data);
+    return err_set(err, ERR_USAGE,
+                   "parallel.pipeline x parallel.data is %" PRId64 " x %" PRId64
+                   ", expected the number of ranks, %" PRId64,
+                   pipeline, data, ranks);
+}
+
+int run_micro_batches(const struct run *run, int data, struct err *err)
+{
+    int64_t per_pass = (int64_t)data * run->train.micro_batch;
+    if (run->train.global_batch % per_pass == 0)
+        return (int)(run->train.global_batch / per_pass);
+    return err_set(err, ERR_USAGE,
+                   "train.global_batch is %d, expected a multiple of data x "
+                   "micro_batch = %d x %d",
+                   run->train.global_batch, data, run->train.micro_batch);
+}
+
 int run_engine_spec(const struct run *run, const struct model_shape *shape, int ranks,
                     struct engine_spec *spec, struct err *err)
 {
     int pipeline = run->parallel.pipeline;
-    int data = run->parallel.data ? run->parallel.data : ranks / pipeline;
-    if (data * pipeline != ranks)
-        return err_set(err, ERR_USAGE,
-                       "parallel.pipeline x parallel.data is %d x %d, expected the "
-                       "number of ranks, %d",
-                       pipeline, data, ranks);
-    int per_pass = data * run->train.micro_batch;
-    if (run->train.global_batch % per_pass != 0)
-        return err_set(err, ERR_USAGE,
-                       "train.global_batch is %d, expected a multiple of data x "
-                       "micro_batch = %d x %d",
-                       run->train.global_batch, data, run->train.micro_batch);
+    int data = run_replicas(run, ranks, err);
+    int micro_batches = data < 0 ? -1 : run_micro_batches(run, data, err);
+    if (micro_batches < 0)
+        return -1;
     struct freeze freeze = run_freeze(run);
     if (freeze_check(&freeze, shape, err))
         return -1;
@@ -107,10 +132,8 @@ int run_engine_spec(const struct run *run, const struct model_shape *shape, int 
                                  .segments = segments,
                                  .pairs = run->train.objective == RUN_DPO,
                                  .sharing = run->dpo.prefix_sharing,
-                                 .micro_batches = run->train.global_batch / per_pass,
-                                 .schedule = run->parallel.schedule == RUN_GPIPE
-                                                 ? SCHEDULE_GPIPE
-                                                 : SCHEDULE_1F1B,
+                                 .micro_batches = micro_batches,
+                                 .schedule = run_schedule_kind(run->parallel.schedule),
                                  .dtype = precision_of(run),
                                  .freeze = freeze,
                                  .training = true};

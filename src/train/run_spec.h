@@ -20,6 +20,17 @@ int run_model_shape(const struct run *run, struct model_shape *shape, struct err
 /* What train.freeze says, borrowed from run; freeze_check has yet to judge it. */
 struct freeze run_freeze(const struct run *run);
 
+/* parallel.schedule. */
+enum schedule_kind run_schedule_kind(enum run_pipe pipe);
+
+/* Replicas on so many ranks. -1 with err set (ERR_USAGE) if that is not parallel.data,
+ * or no whole number. */
+int run_replicas(const struct run *run, int64_t ranks, struct err *err);
+
+/* Micro-batches of a step and replica, on data replicas. -1 with err set (ERR_USAGE) if
+ * these do not share the global batch evenly. */
+int run_micro_batches(const struct run *run, int data, struct err *err);
+
 /* The engine of a training run on `ranks` ranks; split and freeze are borrowed from
  * run. -1 with err set (ERR_USAGE) if ranks, batches and layers do not go together, or
  * what is frozen is not the model's. */

@@ -88,6 +88,45 @@ fp32 | bf16) ;;
 *) fail "check --precision: neither fp32 nor bf16" ;;
 esac
 
+# The schedule of a step, drawn: every stage's row, and what it comes to.
+zero="--schedule --set parallel.pipeline=3 --set parallel.schedule=zb-h1"
+# shellcheck disable=SC2086
+expect 0 "zb-h1, 3 stages, 4 micro-batches, F = B = W = 1: step 14 units, bubble 14.3 %" \
+    run.yaml $zero --ranks 6
+cat >rows <<'END'
+    0  F0 F1 F2 .  .  B0 W0 F3 B1 W1 B2 W2 B3 W3
+    1  .  F0 F1 .  B0 F2 B1 W0 F3 B2 W1 B3 W2 W3
+    2  .  .  F0 B0 F1 B1 F2 B2 W0 F3 B3 W1 W2 W3
+END
+sed -n '2,4p' out | cmp - rows || fail "check --schedule: drew $(cat out)"
+grep -qx "micro-batches alive at once, by stage: 3 3 3" out || fail "alive: $(cat out)"
+grep -qx "of these waiting for W, at most, by stage: 1 2 3" out || fail "waiting: $(cat out)"
+expect 0 "1f1b, 2 stages, 2 micro-batches, F = B = W = 1: step 9 units, bubble 33.3 %" \
+    run.yaml --schedule --set parallel.pipeline=2 --set train.global_batch=2
+sed -n '2,3p' out >drawn
+printf '    0  F0 F1 .  .  B0 W0 .  B1 W1\n    1  .  F0 B0 W0 F1 B1 W1 .  .\n' |
+    cmp - drawn || fail "check --schedule: drew $(cat out)"
+grep -qx "micro-batches alive at once, by stage: 2 1" out || fail "alive: $(cat out)"
+# shellcheck disable=SC2086
+expect 0 "drawn to zero.svg" run.yaml $zero --ranks 6 --svg zero.svg
+boxes=$(grep -c '<rect.*<text' zero.svg) # 3 stages x 4 micro-batches x 3, 3 of the legend
+{ [ "$boxes" -eq 39 ] && head -n 1 zero.svg | grep -q '^<svg xmlns="http://www.w3.org/2000/svg"' &&
+    tail -n 1 zero.svg | grep -qx '</svg>'; } || fail "zero.svg: $boxes boxes"
+# shellcheck disable=SC2086
+{
+    expect 2 "dusk check: parallel.pipeline x parallel.data is 3 x 1, expected the number of ranks, 4" \
+        run.yaml $zero --ranks 4
+    expect 2 "dusk check: train.global_batch is 8, expected a multiple of data x micro_batch = 3 x 1" \
+        run.yaml $zero --ranks 9
+    expect 4 "dusk check: absent/zero.svg" run.yaml $zero --svg absent/zero.svg
+    expect 2 "dusk check: expected one of --print, --memory and --schedule" run.yaml $zero --print
+}
+expect 2 "dusk check: --svg goes with --schedule" run.yaml --svg zero.svg
+expect 2 "dusk check: --schedule: 65536 stages x 65536 micro-batches" run.yaml --schedule \
+    --set parallel.pipeline=65536 --set train.global_batch=65536
+expect 2 "--set parallel.schedule: expected one of gpipe, 1f1b, zb-h1, found zb-h2" run.yaml \
+    --set parallel.schedule=zb-h2
+
 # bad LINE TEXT ERROR: run.yaml with a line replaced.
 bad() {
     awk -v line="$1" -v text="$2" 'NR == line { $0 = text } { print }' run.yaml >bad.yaml

@@ -8,7 +8,7 @@ make_inputs
 # Every rank has its row, and the rows add up to the sum.
 on 1 check run.yaml --memory --ranks 4 --set parallel.pipeline=2
 [ $code -eq 0 ] || fail "check --memory: $(cat err)"
-rows=$(awk 'NF > 8 && $1 ~ /^[0-3]$/ { n++; s = 0; for (i = 6; i < NF; i++) s += $i
+rows=$(awk 'NF > 9 && $1 ~ /^[0-3]$/ { n++; s = 0; for (i = 7; i < NF; i++) s += $i
             if (s != $NF) print "row " $1 ": " s " is not " $NF; total += $NF }
             END { print n, total }' out)
 sum=$(sed -n 's/^all ranks: \([0-9.]*\) GB.*/\1/p' out)

@@ -111,6 +111,8 @@ common="train run.yaml --set eval.every=0 --set checkpoint.every=0"
 {
     measure "one rank" 1 $common
     measure "pipeline 2" 2 $common --set parallel.pipeline=2
+    measure "pipeline 2, zb-h1" 2 $common --set parallel.pipeline=2 \
+        --set parallel.schedule=zb-h1
     measure "data 2" 2 $common
 }
 

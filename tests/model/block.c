@@ -143,9 +143,10 @@ static void run(struct problem *p, const struct gemm *g, struct values *y,
     rope_table(POSITIONS, p->d.attention.head_dim, p->theta, cosine.single,
                sine.single);
     block_forward(&c, &params, &keep, &p->rows, p->x.single, y->single);
-    block_backward_input(&c, &params, &keep, &p->rows, p->x.single, p->dy.single,
-                         dx->single);
-    block_backward_weight(&c, &params, &keep, &p->rows, p->dy.single);
+    block_backward_input(&c, &params, &keep, &c.now, &p->rows, p->x.single,
+                         p->dy.single, dx->single);
+    block_backward_weight(&c, &params, &keep, &c.now, &p->rows, p->x.single,
+                          p->dy.single);
     mem_free(a.base);
     values_destroy(&cosine);
     values_destroy(&sine);

@@ -23,12 +23,12 @@ enum { MAX_MICRO_BATCHES = 16 };
 
 struct chain {
     int stages, stage, slots;
-    bool backward_wanted;
+    bool backward_wanted, split;
     const int64_t *floats;
     uint64_t seed; /* of the delays; 0: none */
-    const float *in[MAX_MICRO_BATCHES];
+    const float *in[MAX_MICRO_BATCHES], *dout[MAX_MICRO_BATCHES];
     int holder[MAX_MICRO_BATCHES]; /* micro-batch in each slot, -1: free */
-    int forwards, backwards;
+    int forwards, backwards, weights;
     double weight_gradient, want_gradient;
     int64_t wrong;
 };
@@ -91,6 +91,22 @@ static void forward(void *context, int i, int slot, const void *from, void *to)
     }
 }
 
+/* The weight gradient from input and gradient, which must still be there. */
+static void weight(void *context, int i, int slot)
+{
+    struct chain *c = context;
+    c->wrong += c->holder[slot] != i || c->weights++ != i;
+    c->holder[slot] = -1;
+    delay(c, 200 + i);
+    for (int64_t j = 0; j < c->floats[i]; j++) {
+        float g = c->dout[i] ? c->dout[i][j] : gradient(c, c->stage, j);
+        float x = c->in[i] ? c->in[i][j] : first_input(i, j);
+        c->weight_gradient += (double)g * (double)x;
+        c->want_gradient +=
+            (double)gradient(c, c->stage, j) * (double)value(c->stage, i, j);
+    }
+}
+
 static void backward(void *context, int i, int slot, const void *from, void *to)
 {
     struct chain *c = context;
@@ -99,18 +115,16 @@ static void backward(void *context, int i, int slot, const void *from, void *to)
     c->wrong += (din == NULL) != (c->stage == 0);
     c->wrong += (dout == NULL) != (c->stage == c->stages - 1);
     c->wrong += c->holder[slot] != i || c->backwards != i;
-    c->holder[slot] = -1;
     delay(c, 100 + c->backwards++);
     for (int64_t j = 0; j < c->floats[i]; j++) {
         float g = dout ? dout[j] : gradient(c, c->stage, j);
-        float x = c->in[i] ? c->in[i][j] : first_input(i, j); /* must still be there */
         c->wrong += g != gradient(c, c->stage, j);
-        c->weight_gradient += (double)g * (double)x;
-        c->want_gradient +=
-            (double)gradient(c, c->stage, j) * (double)value(c->stage, i, j);
         if (din)
             din[j] = scale(c->stage) * g;
     }
+    c->dout[i] = dout;
+    if (!c->split)
+        weight(c, i, slot);
 }
 
 static void run_once(const struct grid *g, struct runner *r, const struct schedule *s,
@@ -120,6 +134,7 @@ static void run_once(const struct grid *g, struct runner *r, const struct schedu
                       .stage = g->stage,
                       .slots = s->slots[g->stage],
                       .backward_wanted = s->kind != SCHEDULE_FORWARD,
+                      .split = s->kind == SCHEDULE_ZB_H1,
                       .floats = floats,
                       .seed = seed};
     for (int i = 0; i < MAX_MICRO_BATCHES; i++)
@@ -127,11 +142,13 @@ static void run_once(const struct grid *g, struct runner *r, const struct schedu
     int64_t bytes[MAX_MICRO_BATCHES];
     for (int i = 0; i < s->micro_batches; i++)
         bytes[i] = floats[i] * (int64_t)sizeof(float);
-    struct runner_calls calls = {&c, forward, c.backward_wanted ? backward : NULL};
+    struct runner_calls calls = {&c, forward, c.backward_wanted ? backward : NULL,
+                                 c.split ? weight : NULL};
     runner_run(r, &calls, bytes, wait_s);
     assert_int_equal(c.wrong, 0);
     assert_int_equal(c.forwards, s->micro_batches);
     assert_int_equal(c.backwards, c.backward_wanted ? s->micro_batches : 0);
+    assert_int_equal(c.weights, c.backwards);
     if (c.weight_gradient != c.want_gradient)
         fail_msg("stage %d: weight gradient %.17g, expected %.17g", g->stage,
                  c.weight_gradient, c.want_gradient);
@@ -141,7 +158,7 @@ static void chains_give_known_numbers(void **state)
 {
     struct comm *world = *state;
     static const enum schedule_kind kinds[] = {SCHEDULE_GPIPE, SCHEDULE_1F1B,
-                                               SCHEDULE_FORWARD};
+                                               SCHEDULE_ZB_H1, SCHEDULE_FORWARD};
     static const int micro_batches[] = {1, 2, 3, 8, MAX_MICRO_BATCHES};
     enum { MAX_FLOATS = 20000, RUNS = 3 };
     int size = comm_size(world);
@@ -150,7 +167,7 @@ static void chains_give_known_numbers(void **state)
         struct grid g;
         if (grid_init(&g, world, pipeline, 0, &err))
             continue;
-        for (int k = 0; k < 3; k++)
+        for (int k = 0; k < 4; k++)
             for (int m = 0; m < 5; m++) {
                 struct schedule s;
                 int64_t floats[MAX_MICRO_BATCHES];
@@ -201,8 +218,8 @@ static void messages_of_several_pieces(void **state)
 static void bytes_are_those_of_the_plan(void **state)
 {
     (void)state;
-    /* in: slots + 1, but no more than micro-batches; the others two. 1,000 bytes are
-     * 1,024 with their padding, and one request a buffer. */
+    /* in: slots + 1, dout: waiting + 1, but no more than micro-batches; the others two.
+     * 1,000 bytes are 1,024 with their padding, and one request a buffer. */
     static const struct {
         enum schedule_kind kind;
         int stages, micro_batches, stage, buffers;
@@ -212,6 +229,11 @@ static void bytes_are_those_of_the_plan(void **state)
         {SCHEDULE_1F1B, 4, 8, 3, 2 + 0 + 2 + 0},
         {SCHEDULE_GPIPE, 4, 8, 1, 8 + 2 + 2 + 2},
         {SCHEDULE_1F1B, 4, 1, 1, 1 + 1 + 1 + 1},
+        {SCHEDULE_ZB_H1, 4, 8, 0, 0 + 2 + 0 + 2},
+        {SCHEDULE_ZB_H1, 4, 8, 1, 5 + 2 + 2 + 3},
+        {SCHEDULE_ZB_H1, 4, 8, 2, 5 + 2 + 2 + 4},
+        {SCHEDULE_ZB_H1, 4, 8, 3, 5 + 0 + 2 + 0},
+        {SCHEDULE_ZB_H1, 4, 2, 2, 2 + 2 + 2 + 2},
         {SCHEDULE_FORWARD, 4, 8, 1, 3 + 2},
         {SCHEDULE_1F1B, 1, 8, 0, 0},
     };

@@ -1,6 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "mpi/schedule.h"
 
+#include "mpi/schedule_times.h"
+
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -12,8 +15,8 @@
 #include <cmocka.h>
 
 static const enum schedule_kind kinds[] = {SCHEDULE_GPIPE, SCHEDULE_1F1B,
-                                           SCHEDULE_FORWARD};
-enum { KINDS = 3 };
+                                           SCHEDULE_ZB_H1, SCHEDULE_FORWARD};
+enum { KINDS = 4 };
 
 static int smaller(int a, int b)
 {
@@ -33,10 +36,13 @@ static void every_table_passes_its_check(void **state)
                 if (schedule_check(&s, &err))
                     fail_msg("p = %d, m = %d: %s", p, m, err.text);
                 for (int i = 0; i < p; i++) {
-                    int want = kinds[k] == SCHEDULE_GPIPE  ? m
-                               : kinds[k] == SCHEDULE_1F1B ? smaller(p - i, m)
-                                                           : smaller(2, m);
+                    int want = kinds[k] == SCHEDULE_GPIPE   ? m
+                               : kinds[k] == SCHEDULE_1F1B  ? smaller(p - i, m)
+                               : kinds[k] == SCHEDULE_ZB_H1 ? smaller(p, m)
+                                                            : smaller(2, m);
                     assert_int_equal(s.slots[i], want);
+                    int wait = kinds[k] == SCHEDULE_ZB_H1 ? smaller(i + 1, m) : 0;
+                    assert_int_equal(s.waiting[i], wait);
                 }
                 schedule_fini(&s);
                 tables++;
@@ -44,7 +50,88 @@ static void every_table_passes_its_check(void **state)
     printf("# %d tables proven\n", tables);
 }
 
-/* The orders of the papers, spelt out: F and B of each stage. */
+/* No stage is promised more than it uses, so that one less of either is refused. */
+static void promises_are_tight(void **state)
+{
+    (void)state;
+    for (int p = 1; p <= 16; p++)
+        for (int m = 1; m <= 64; m += m < 20 ? 1 : 11)
+            for (int i = 0; i < p; i++) {
+                struct err err = {0};
+                struct schedule s;
+                assert_int_equal(schedule_init(&s, SCHEDULE_ZB_H1, p, m, &err), 0);
+                s.slots[i]--;
+                assert_int_equal(schedule_check(&s, &err), -1);
+                assert_non_null(strstr(err.text, "micro-batches alive in"));
+                s.slots[i]++;
+                s.waiting[i]--;
+                assert_int_equal(schedule_check(&s, &err), -1);
+                assert_non_null(strstr(err.text, "wait for weight"));
+                schedule_fini(&s);
+            }
+}
+
+static double length_of(enum schedule_kind kind, int p, int m, double f, double b,
+                        double w, double *bubble)
+{
+    struct err err = {0};
+    struct schedule s;
+    struct schedule_times t;
+    struct schedule_costs costs = {f, b, w};
+    assert_int_equal(schedule_init(&s, kind, p, m, &err), 0);
+    assert_int_equal(schedule_times_init(&t, &s, &costs, &err), 0);
+    for (int i = 0; i < p; i++) {
+        double each = kind == SCHEDULE_FORWARD ? f : f + b + w;
+        assert_true(fabs(t.busy[i] - m * each) < 1e-9 * t.length);
+        if (kind != SCHEDULE_FORWARD)
+            assert_int_equal(t.alive[i], s.slots[i]);
+    }
+    double length = t.length;
+    if (bubble)
+        *bubble = schedule_bubble(&t);
+    schedule_times_fini(&t);
+    schedule_fini(&s);
+    return length;
+}
+
+/* arXiv 2401.10241, section 2.3: with m >= p the step is m (F + B + W) and a bubble of
+ * (p - 1)(F + B + W), of zb-h1 (p - 1)(F + B - W). With fewer micro-batches no table
+ * can be shorter than p F + (p - 1) B and then, on the first stage, m (B + W). */
+static void steps_are_as_long_as_the_paper_says(void **state)
+{
+    (void)state;
+    double worst = 0;
+    for (int p = 1; p <= 16; p++)
+        for (int m = 1; m <= 64; m++) {
+            double bubble;
+            double lean = length_of(SCHEDULE_1F1B, p, m, 1, 1, 1, NULL);
+            double gpipe = length_of(SCHEDULE_GPIPE, p, m, 1, 1, 1, NULL);
+            double zero = length_of(SCHEDULE_ZB_H1, p, m, 1, 1, 1, &bubble);
+            assert_true(lean == 3 * m + 3 * (p - 1));
+            assert_true(gpipe == lean);
+            if (zero != (m >= p ? 3 * m + (p - 1) : 2 * m + 2 * p - 1))
+                fail_msg("p = %d, m = %d: %g units", p, m, zero);
+            assert_true(fabs(bubble - (1 - 3 * m / zero)) < 1e-12);
+            assert_true(length_of(SCHEDULE_FORWARD, p, m, 1, 1, 1, NULL) == m + p - 1);
+            if (m >= p && p > 1) {
+                double ratio = (zero - 3 * m) / (lean - 3 * m);
+                worst = ratio > worst ? ratio : worst;
+            }
+        }
+    printf("# bubble of zb-h1 / 1f1b: %.4f\n", worst);
+    assert_true(worst < 0.3334);
+    /* Other times, where weight gradients are no longer than the rest. */
+    for (int p = 2; p <= 8; p++)
+        for (int m = p; m <= 4 * p; m++) {
+            assert_true(length_of(SCHEDULE_1F1B, p, m, 2, 3, 1, NULL) ==
+                        6 * m + 6 * (p - 1));
+            double zero = length_of(SCHEDULE_ZB_H1, p, m, 2, 3, 1, NULL);
+            if (zero != 6 * m + 4 * (p - 1))
+                fail_msg("F 2, B 3, W 1, p = %d, m = %d: %g units", p, m, zero);
+        }
+}
+
+/* The orders of the papers, spelt out: F, B and W of each stage. */
 static void orders_are_those_of_the_papers(void **state)
 {
     (void)state;
@@ -59,6 +146,12 @@ static void orders_are_those_of_the_papers(void **state)
         {SCHEDULE_1F1B, 4, 5, 2, "F0F1B0F2B1F3B2F4B3B4"},
         {SCHEDULE_1F1B, 4, 5, 3, "F0B0F1B1F2B2F3B3F4B4"},
         {SCHEDULE_1F1B, 4, 2, 0, "F0F1B0B1"},
+        {SCHEDULE_ZB_H1, 1, 2, 0, "F0B0W0F1B1W1"},
+        {SCHEDULE_ZB_H1, 4, 6, 0, "F0F1F2F3B0W0F4B1W1F5B2W2B3W3B4W4B5W5"},
+        {SCHEDULE_ZB_H1, 4, 6, 1, "F0F1F2B0F3B1W0F4B2W1F5B3W2B4W3B5W4W5"},
+        {SCHEDULE_ZB_H1, 4, 6, 3, "F0B0F1B1F2B2F3B3W0F4B4W1F5B5W2W3W4W5"},
+        {SCHEDULE_ZB_H1, 4, 2, 3, "F0B0F1B1W0W1"},
+        {SCHEDULE_ZB_H1, 4, 2, 0, "F0F1B0W0B1W1"},
         {SCHEDULE_FORWARD, 3, 4, 1, "F0F1F2F3"},
     };
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
@@ -71,9 +164,9 @@ static void orders_are_those_of_the_papers(void **state)
         for (int at = 0; at < s.ops[rows[i].stage]; at++) {
             struct pipe_op op = s.op[rows[i].stage][at];
             size_t used = strlen(order);
-            if (op.kind == PIPE_FORWARD || op.kind == PIPE_BACKWARD)
-                snprintf(order + used, sizeof order - used, "%c%d",
-                         op.kind == PIPE_FORWARD ? 'F' : 'B', op.micro_batch);
+            if (op.kind <= PIPE_WEIGHT)
+                snprintf(order + used, sizeof order - used, "%c%d", "FBW"[op.kind],
+                         op.micro_batch);
         }
         assert_string_equal(order, rows[i].order);
         schedule_fini(&s);
@@ -107,7 +200,7 @@ static void drop(struct schedule *s, int stage, int at)
     s->ops[stage]--;
 }
 
-enum change { DROP, TWICE, BEFORE, SLOTS, KIND };
+enum change { DROP, TWICE, BEFORE, SLOTS, WAITING, KIND };
 
 static void each_fault_is_refused_by_name(void **state)
 {
@@ -153,6 +246,32 @@ static void each_fault_is_refused_by_name(void **state)
         {SCHEDULE_GPIPE, 2, SLOTS, 0, 0, 0, 0, "stage 2",
          "(recv_forward of micro-batch 5): 6 micro-batches alive in 5 slots"},
         {SCHEDULE_1F1B, 3, SLOTS, 0, 0, 0, 0, "stage 3", "alive in 0 slots"},
+        {SCHEDULE_ZB_H1, 2, DROP, PIPE_WEIGHT, 5, 0, 0, "stage 2",
+         "weight of micro-batch 5 is missing"},
+        {SCHEDULE_ZB_H1, 2, DROP, PIPE_WEIGHT, 3, 0, 0, "stage 2",
+         "(weight of micro-batch 4): micro-batch 3 must come first"},
+        {SCHEDULE_ZB_H1, 2, DROP, PIPE_BACKWARD, 5, 0, 0, "stage 2",
+         "(send_backward of micro-batch 5): needs backward first"},
+        {SCHEDULE_ZB_H1, 0, TWICE, PIPE_WEIGHT, 3, 0, 0, "stage 0",
+         "(weight of micro-batch 3): was done before"},
+        {SCHEDULE_ZB_H1, 1, BEFORE, PIPE_WEIGHT, 0, PIPE_BACKWARD, 0, "stage 1",
+         "(weight of micro-batch 0): needs backward first"},
+        {SCHEDULE_ZB_H1, 3, BEFORE, PIPE_WEIGHT, 5, PIPE_WEIGHT, 4, "stage 3",
+         "(weight of micro-batch 5): micro-batch 4 must come first"},
+        {SCHEDULE_ZB_H1, 3, BEFORE, PIPE_FORWARD, 4, PIPE_RECV_FORWARD, 4, "stage 3",
+         "(forward of micro-batch 4): needs recv_forward first"},
+        {SCHEDULE_ZB_H1, 0, BEFORE, PIPE_FORWARD, 4, PIPE_WEIGHT, 0, "stage 0",
+         "(forward of micro-batch 4): 5 micro-batches alive in 4 slots"},
+        {SCHEDULE_ZB_H1, 2, BEFORE, PIPE_BACKWARD, 3, PIPE_WEIGHT, 0, "stage 2",
+         "(backward of micro-batch 3): needs recv_backward first"},
+        {SCHEDULE_ZB_H1, 3, BEFORE, PIPE_BACKWARD, 4, PIPE_SEND_BACKWARD, 3, "stage 3",
+         "(backward of micro-batch 4): needs forward first"},
+        {SCHEDULE_ZB_H1, 2, SLOTS, 0, 0, 0, 0, "stage 2", "alive in 3 slots"},
+        {SCHEDULE_ZB_H1, 2, WAITING, 0, 0, 0, 0, "stage 2",
+         "(backward of micro-batch 2): 3 micro-batches wait for weight, memory is for "
+         "2"},
+        {SCHEDULE_1F1B, 2, KIND, PIPE_BACKWARD, 3, PIPE_WEIGHT, 3, "stage 2",
+         "(weight of micro-batch 3): this stage has no such operation"},
         {SCHEDULE_1F1B, 3, KIND, PIPE_BACKWARD, 0, PIPE_RECV_BACKWARD, 0, "stage 3",
          "(recv_backward of micro-batch 0): this stage has no such operation"},
         {SCHEDULE_FORWARD, 0, KIND, PIPE_SEND_FORWARD, 3, PIPE_BACKWARD, 0, "stage 0",
@@ -167,7 +286,7 @@ static void each_fault_is_refused_by_name(void **state)
         struct schedule s;
         int stage = rows[i].stage;
         assert_int_equal(schedule_init(&s, rows[i].kind, 4, 6, &err), 0);
-        int at = rows[i].change == SLOTS
+        int at = rows[i].change == SLOTS || rows[i].change == WAITING
                      ? 0
                      : find(&s, stage, rows[i].op, rows[i].micro_batch);
         switch (rows[i].change) {
@@ -183,6 +302,9 @@ static void each_fault_is_refused_by_name(void **state)
             break;
         case SLOTS:
             s.slots[stage]--;
+            break;
+        case WAITING:
+            s.waiting[stage]--;
             break;
         case KIND:
             s.op[stage][at] =
@@ -276,7 +398,9 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_table_passes_its_check),
+        cmocka_unit_test(promises_are_tight),
         cmocka_unit_test(orders_are_those_of_the_papers),
+        cmocka_unit_test(steps_are_as_long_as_the_paper_says),
         cmocka_unit_test(each_fault_is_refused_by_name),
         cmocka_unit_test(a_deadlock_is_found),
         cmocka_unit_test(no_operation_is_superfluous),

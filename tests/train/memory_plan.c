@@ -45,12 +45,13 @@ static struct engine_spec spec_of(int pipeline, int data, enum dtype dtype, bool
 /* The parts that the engine takes are what it says, to the lists' few bytes. */
 static void plan_is_what_creation_takes(struct comm *world, struct gemm *gemm,
                                         int pipeline, enum dtype dtype, bool tied,
-                                        struct freeze freeze)
+                                        struct freeze freeze, enum schedule_kind kind)
 {
     struct err err = {0};
     int ranks = comm_size(world);
     struct engine_spec spec = spec_of(pipeline, ranks / pipeline, dtype, tied);
     spec.freeze = freeze;
+    spec.schedule = kind;
     struct memory_plan p;
     if (memory_plan(&spec, ranks, comm_rank(world), gemm, &p, &err)) {
         printf("FAIL: %s\n", err.text);
@@ -67,11 +68,12 @@ static void plan_is_what_creation_takes(struct comm *world, struct gemm *gemm,
                       p.bytes[MEMORY_PROCESS] - gemm_bf16_workspace_bytes(gemm);
     int64_t taken = engine_bytes(e);
     char what[96];
-    snprintf(what, sizeof what, "rank %d of pipeline %d x data %d, %s%s%s",
-             comm_rank(world), pipeline, ranks / pipeline, dtype_name(dtype),
-             tied ? ", tied" : "", freeze.patterns ? ", most frozen" : "");
+    snprintf(what, sizeof what, "rank %d of pipeline %d x data %d, %s, %s%s%s",
+             comm_rank(world), pipeline, ranks / pipeline, schedule_name(kind),
+             dtype_name(dtype), tied ? ", tied" : "",
+             freeze.patterns ? ", most frozen" : "");
     /* Slots are counted one by one, their small lists are rounded up together. */
-    expect(llabs(planned - taken) <= 64 * p.slots, what, (double)planned,
+    expect(llabs(planned - taken) <= 64 * (p.slots + p.waiting), what, (double)planned,
            (double)taken);
     engine_destroy(e);
 }
@@ -100,6 +102,29 @@ static void frozen_tensors_take_less(struct gemm *gemm, struct freeze freeze,
                (double)wanted[i][1]);
     expect(memory_plan_total(&some) < memory_plan_total(&all), "total, below",
            (double)memory_plan_total(&some), (double)memory_plan_total(&all));
+}
+
+/* Beside 1f1b, zb-h1 takes the activations of the micro-batches that it has more, and
+ * what those behind their first half wait with. */
+static void what_waits_is_planned(struct gemm *gemm)
+{
+    for (int stage = 0; stage < 4; stage++) {
+        struct err err = {0};
+        struct engine_spec spec = spec_of(4, 1, DTYPE_F32, false);
+        struct memory_plan lean, zero;
+        memory_plan(&spec, 4, stage, gemm, &lean, &err);
+        spec.schedule = SCHEDULE_ZB_H1;
+        memory_plan(&spec, 4, stage, gemm, &zero, &err);
+        expect(zero.slots == 4 && lean.slots == 4 - stage, "slots", zero.slots, 4);
+        expect(zero.waiting == stage + 1, "waiting", zero.waiting, stage + 1);
+        /* One layer, so no gradient waits between layers: rows x (F + D) floats. */
+        int64_t wait = 256 * (512 + 256) * (int64_t)sizeof(float);
+        int64_t slot = lean.bytes[MEMORY_ACTIVATIONS] / lean.slots;
+        int64_t more = zero.bytes[MEMORY_ACTIVATIONS] - 4 * slot;
+        int64_t lists = 64 * 3 * zero.waiting;
+        expect(more >= zero.waiting * wait && more <= zero.waiting * wait + lists,
+               "what waits", (double)more, (double)(zero.waiting * wait));
+    }
 }
 
 static void largest_and_sum(struct gemm *gemm)
@@ -169,11 +194,13 @@ int main(int argc, char **argv)
     for (int pipeline = 1; pipeline <= comm_size(world); pipeline *= 2)
         for (int tied = 0; tied < 2; tied++)
             for (int i = 0; i < 4; i++)
-                plan_is_what_creation_takes(world, gemm, pipeline,
-                                            i % 2 ? DTYPE_BF16 : DTYPE_F32, tied,
-                                            freezes[i / 2]);
+                for (int k = 0; k < 2; k++)
+                    plan_is_what_creation_takes(
+                        world, gemm, pipeline, i % 2 ? DTYPE_BF16 : DTYPE_F32, tied,
+                        freezes[i / 2], k ? SCHEDULE_ZB_H1 : SCHEDULE_1F1B);
     frozen_tensors_take_less(gemm, freezes[1], DTYPE_F32);
     frozen_tensors_take_less(gemm, freezes[1], DTYPE_BF16);
+    what_waits_is_planned(gemm);
     largest_and_sum(gemm);
     too_much_is_refused(world, gemm);
     gemm_destroy(gemm);

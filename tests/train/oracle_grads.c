@@ -25,7 +25,8 @@ static const struct oracle_layout layouts[] = {
     {2, 1, SCHEDULE_1F1B, {0}, 1},  {2, 1, SCHEDULE_GPIPE, {0}, 1},
     {4, 1, SCHEDULE_1F1B, {0}, 1},  {4, 1, SCHEDULE_GPIPE, {1, 1, 1, 1}, 1},
     {1, 2, SCHEDULE_1F1B, {0}, 1},  {2, 2, SCHEDULE_1F1B, {0}, 1},
-    {2, 2, SCHEDULE_GPIPE, {0}, 2},
+    {2, 2, SCHEDULE_GPIPE, {0}, 2}, {2, 1, SCHEDULE_ZB_H1, {0}, 1},
+    {4, 1, SCHEDULE_ZB_H1, {0}, 1}, {2, 2, SCHEDULE_ZB_H1, {0}, 1},
 };
 enum { LAYOUTS = sizeof layouts / sizeof *layouts };
 

@@ -26,7 +26,8 @@ static const struct oracle_layout layouts[] = {
     {2, 1, SCHEDULE_GPIPE, {3, 1}, 1}, {4, 1, SCHEDULE_1F1B, {0}, 1},
     {4, 1, SCHEDULE_GPIPE, {0}, 1},    {1, 2, SCHEDULE_1F1B, {0}, 1},
     {2, 2, SCHEDULE_1F1B, {0}, 1},     {2, 2, SCHEDULE_GPIPE, {1, 3}, 2},
-    {1, 4, SCHEDULE_1F1B, {0}, 1},
+    {1, 4, SCHEDULE_1F1B, {0}, 1},     {2, 1, SCHEDULE_ZB_H1, {1, 3}, 1},
+    {4, 1, SCHEDULE_ZB_H1, {0}, 1},    {2, 2, SCHEDULE_ZB_H1, {0}, 1},
 };
 enum { LAYOUTS = sizeof layouts / sizeof *layouts, MAX_STEPS = 64 };
 

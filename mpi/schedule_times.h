@@ -1,0 +1,39 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef DUSK_MPI_SCHEDULE_TIMES_H
+#define DUSK_MPI_SCHEDULE_TIMES_H
+
+/* What a table would take if computing were all that takes time: every operation starts
+ * as soon as the one before it on its stage has ended and what it needs was sent;
+ * messages take none, and buffers are never waited for. Pure, local. */
+
+#include "mpi/schedule.h"
+
+/* Of one operation of any stage, in any unit. */
+struct schedule_costs {
+    double forward;
+    double input_gradient, weight_gradient; /* a backward that is not split: both */
+};
+
+struct schedule_times {
+    int stages;
+    double length;  /* from the first operation's start to the last one's end */
+    double *busy;   /* [stages] of that, computing */
+    int *alive;     /* [stages] micro-batches alive at once, at most */
+    double **start; /* [stages][ops] of each operation; those of sends and receives are
+                       when they are done */
+};
+
+/* The time that an operation computes. */
+double schedule_cost(const struct schedule *s, const struct schedule_costs *costs,
+                     enum pipe_op_kind kind);
+
+/* Simulates a table that schedule_check accepts. schedule_times_fini frees; -1 with err
+ * set (no memory). */
+int schedule_times_init(struct schedule_times *t, const struct schedule *s,
+                        const struct schedule_costs *costs, struct err *err);
+void schedule_times_fini(struct schedule_times *t);
+
+/* Share of the step in which stages idle, 0..1. */
+double schedule_bubble(const struct schedule_times *t);
+
+#endif

@@ -1,0 +1,143 @@
+#!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
+# The schedule that splits the backward pass gives the bits of the others: pretraining in
+# both precisions on every layout, in part frozen, instruction and preference tuning, and
+# a run that changes its schedule on the way. Its memory is the planned one.
+. "${srcdir:-.}/tests/e2e/lib.sh"
+make_inputs
+file=run.yaml
+zero=parallel.schedule=zb-h1
+
+train() { # NAME RANKS SETTING...
+    name=$1 ranks=$2
+    shift 2
+    settings=
+    for s in "$@"; do settings="$settings --set $s"; done
+    # shellcheck disable=SC2086
+    expect 0 "$ranks" - train "$file" --set run.name="$name" $settings
+    sed 's/"tokens_per_s": [^,]*, "step_s": [^,]*, //' "runs/$name/metrics.jsonl" >"$name.bits"
+    [ "$(grep -c '"grad_norm"' "$name.bits")" -eq 6 ] || fail "$name: expected 6 steps"
+}
+same_run() { # NAME LIKE: all that the steps say but times, validation, the checkpoint
+    same "$1.bits" "$2.bits" "metrics"
+    on 1 diff "runs/$1/checkpoints/latest" "runs/$2/checkpoints/latest"
+    [ $code -eq 0 ] || fail "weights or moments of $1 and $2 differ: $(cat out err)"
+}
+
+# ---- pretraining: micro-batches 8, 2 (fewer than stages) and 4 a replica ----
+layouts() { # PREFIX SETTING...
+    x=$1
+    shift
+    train "${x}lean" 2 parallel.pipeline=2 "$@"
+    train "${x}p1" 1 $zero "$@"
+    same_run "${x}p1" "${x}lean"
+    train "${x}p2" 2 parallel.pipeline=2 $zero "$@"
+    same_run "${x}p2" "${x}lean"
+    train "${x}p3" 3 parallel.pipeline=3 'parallel.split=[1,4,1]' $zero "$@"
+    same_run "${x}p3" "${x}lean"
+    train "${x}p4" 4 parallel.pipeline=4 $zero "$@"
+    same_run "${x}p4" "${x}lean"
+    train "${x}lean4" 1 train.micro_batch=4 "$@"
+    train "${x}few" 4 parallel.pipeline=4 train.micro_batch=4 $zero "$@"
+    same_run "${x}few" "${x}lean4"
+    train "${x}leand2" 2 "$@"
+    train "${x}p2d2" 4 parallel.pipeline=2 $zero "$@"
+    same_run "${x}p2d2" "${x}leand2"
+}
+layouts ""
+layouts b train.precision=bf16 train.allow_slow_bf16=true
+OMP_NUM_THREADS=2 train p2threads 2 parallel.pipeline=2 $zero
+same_run p2threads lean
+
+some='train.freeze=["layers.1-2","*q_proj*","*up_proj*"]'
+train freeze1 1 "$some"
+train freeze3 3 parallel.pipeline=3 $zero "$some"
+same_run freeze3 freeze1
+low='train.freeze=["model.embed_tokens.weight","layers.0-3"]' # stages with nothing to do
+train low1 1 "$low"
+train low4 4 parallel.pipeline=4 $zero "$low"
+same_run low4 low1
+
+# ---- one run, three jobs, a schedule each ----
+job() { # STEPS RANKS SETTING...: as if killed behind step STEPS
+    until=$1 ranks=$2
+    shift 2
+    settings=
+    for s in "$@"; do settings="$settings --set $s"; done
+    # shellcheck disable=SC2086
+    expect 0 "$ranks" - train run.yaml --set run.name=chain --set checkpoint.every=2 \
+        --set checkpoint.keep=3 $settings
+    for s in runs/chain/checkpoints/step-*; do
+        [ "$(basename "$s")" \> "step-0000000$until" ] && rm -r "$s"
+    done
+}
+job 2 2 parallel.pipeline=2 $zero
+job 4 4 parallel.pipeline=4
+train chain 3 checkpoint.every=2 checkpoint.keep=3 parallel.pipeline=3 $zero
+grep -qF "resumed from" err || fail "the third job began anew: $(cat err)"
+same_run chain lean
+
+# ---- tuning ----
+align=$srcdir/tests/oracle/align
+mkdir model && cp "$align"/ref/* "$align"/tokenizer/tokenizer.model model
+expect 0 1 - import model -o ref.h5
+sed -n 's/^{"text": "Question: \(.*\)\\nAnswer: \(.*\)\\n"}$/{"prompt": "\1", "completion": "\2"}/p' \
+    "$srcdir/configs/quickstart/train.jsonl" | head -n 33 >records.jsonl
+awk '{ at = index($0, ", \"completion\": "); prompt = substr($0, 1, at - 1)
+       answer = substr($0, at + 16); sub(/}$/, "", answer)
+       if (NR > 1) print prompt ", \"chosen\": " answer ", \"rejected\": \"I do not know. " before "}"
+       before = substr(answer, 2) }' records.jsonl >pairs.jsonl
+expect 0 1 - tokens records.jsonl -o records.h5 --tokenizer ref.h5 --template solar_eos --pack 384
+expect 0 1 - tokens pairs.jsonl -o pairs.h5 --tokenizer ref.h5 --template solar_eos --max-length 384
+cat >sft.yaml <<'Y'
+run: {name: a, dir: runs, seed: 7}
+model: {init: ref.h5}
+data: {train: [{path: records.h5}], seq_len: 384, packing: true}
+train: {objective: sft, steps: 6, global_batch: 6, micro_batch: 1}
+optim: {lr: 1.0e-3}
+Y
+cat >dpo.yaml <<'Y'
+run: {name: a, dir: runs, seed: 7}
+model: {init: ref.h5}
+data: {train: [{path: pairs.h5}], seq_len: 384}
+train: {objective: dpo, steps: 6, global_batch: 6, micro_batch: 1}
+dpo: {beta: 0.1}
+optim: {lr: 2.0e-4}
+Y
+for kind in sft dpo; do
+    file=$kind.yaml
+    train $kind 1
+    train ${kind}p2 2 parallel.pipeline=2 $zero
+    same_run ${kind}p2 $kind
+    train ${kind}p4 4 parallel.pipeline=4 $zero
+    same_run ${kind}p4 $kind
+done
+
+# ---- memory ----
+on 1 check run.yaml --memory --ranks 4 --set parallel.pipeline=4 --set $zero
+alive=$(awk '$1 ~ /^[0-3]$/ { printf "%s/%s ", $5, $6 }' out)
+[ "$alive" = "4/1 4/2 4/3 4/4 " ] || fail "check --memory: alive and waiting $alive"
+cat >large.yaml <<'Y'
+run: {name: large, dir: runs}
+model:
+  init: random
+  shape: {hidden_size: 512, intermediate_size: 1536, num_hidden_layers: 8,
+          num_attention_heads: 8, num_key_value_heads: 4, vocab_size: 2000,
+          max_position_embeddings: 1024}
+data: {train: [{path: text.h5}], seq_len: 512}
+train: {steps: 1, global_batch: 4, micro_batch: 1}
+optim: {lr: 1.0e-3}
+eval: {every: 0}
+parallel: {pipeline: 2}
+Y
+for schedule in 1f1b zb-h1; do
+    expect 0 2 - train large.yaml --set run.name=$schedule --set parallel.schedule=$schedule
+    peak=$(sed -n 's/^memory: \([0-9.]*\) GB at most on the fullest rank, \([0-9.]*\) GB planned/\1 \2/p' err)
+    case $(nm "$DUSK" 2>/dev/null) in
+    *__asan_init*) echo "   sanitizers have memory of their own: $peak" ;;
+    *) echo "$peak" | awk '{ exit !($2 > 0.35 && $1 / $2 < 1.05 && $1 / $2 > 0.95) }' &&
+        echo "ok: $schedule: peak and plan: $peak GB" ||
+        fail "$schedule: peak and plan: $peak GB" ;;
+    esac
+done
+exit $failed
