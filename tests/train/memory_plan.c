@@ -121,7 +121,7 @@ static void what_waits_is_planned(struct gemm *gemm)
         int64_t wait = 256 * (512 + 256) * (int64_t)sizeof(float);
         int64_t slot = lean.bytes[MEMORY_ACTIVATIONS] / lean.slots;
         int64_t more = zero.bytes[MEMORY_ACTIVATIONS] - 4 * slot;
-        int64_t lists = 64 * 3 * zero.waiting;
+        int64_t lists = 4 * 64 * zero.waiting; /* struct wait and its three lists */
         expect(more >= zero.waiting * wait && more <= zero.waiting * wait + lists,
                "what waits", (double)more, (double)(zero.waiting * wait));
     }
