@@ -120,7 +120,7 @@ static const struct row rows[] = {
      "{" T("a", "F64", "[4611686018427387904]", "0", "0") "}", 0,
      "more elements than fit in 64 bits"},
     {"offset beyond 64 bits", "{" T("a", "F32", "[1]", "0", "99999999999999999999") "}",
-     4, "not valid JSON"},
+     4, "expected two whole numbers"},
     {"offsets reversed", "{" T("a", "F32", "[1]", "4", "0") "}", 4,
      "data_offsets [4, 0]: expected a range within the 4 bytes"},
     {"data cut", "{" T("a", "F32", "[2]", "0", "8") "}", 7,
