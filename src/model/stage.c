@@ -162,8 +162,10 @@ static void lay_out(struct stage *s, struct arena *a, const struct stage_spec *s
         s->gradient[1] = arena_elements(a, residual, spec->dtype);
     }
     if (spec->head) {
-        s->logits = arena_take(
-            a, xent_scratch_bytes(&s->head, spec->max_rows, spec->training), 1);
+        enum xent_use use = !spec->training ? XENT_LOSS
+                            : spec->weighed ? XENT_WEIGHED
+                                            : XENT_AT_ONCE;
+        s->logits = arena_take(a, xent_scratch_bytes(&s->head, spec->max_rows, use), 1);
         s->nll = arena_take(a, rows, sizeof *s->nll);
         s->scale = arena_floats(a, rows);
     }

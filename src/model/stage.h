@@ -53,6 +53,7 @@ struct stage_spec {
     int waiting;    /* of these between stage_backward_input and the end of
                        stage_backward_weight; 0: these two are never called */
     bool training;  /* false: forward only, slots keep nothing (one is enough) */
+    bool weighed;   /* training: losses have a `weigh` (below); more scratch for it */
     enum dtype dtype;
     enum stage_packing packing;
     bool din_unused;            /* training: no stage before trains anything */
@@ -98,8 +99,8 @@ struct stage_loss {
  * Without head: out [rows, D] is written. With head: out is NULL and loss is required;
  * when training, the gradient of sum(scale x row loss), by grad_scale or weigh, by the
  * head's weight is added to the grads at once and that by the normed rows is kept in
- * the slot. weigh costs the product for the logits once more, unless those of all
- * counted rows fit in one chunk (src/model/xent.h); its bits are those of grad_scale
+ * the slot. weigh costs the product for the logits once more, beyond the counted
+ * rows that keep theirs (src/model/xent.h); its bits are those of grad_scale
  * where all scales are that. `in` must stay unchanged until the slot's backward, in
  * halves to the end of the second. */
 void stage_forward(struct stage *s, int slot, const struct rows *rows,

@@ -71,7 +71,12 @@ static void head_forward(struct stage *s, struct slot *slot, const void *x,
     if (s->spec.training && !loss->weigh)
         for (int t = 0; t < rows->rows; t++)
             s->row_scale[t] = loss->grad_scale;
-    xent(g, &s->head, &r, s->logits, s->nll, loss->weigh ? NULL : slot->dnormed);
+    CHECK(!loss->weigh || s->spec.weighed || !s->spec.training,
+          "a weighed loss in a stage that was not made for one");
+    if (s->spec.training && loss->weigh)
+        xent_loss(g, &s->head, &r, s->logits, s->nll);
+    else
+        xent(g, &s->head, &r, s->logits, s->nll, slot->dnormed);
     collect(s, rows, loss);
     if (!loss->weigh)
         return;

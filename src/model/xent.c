@@ -10,7 +10,8 @@
 #include <stddef.h>
 #include <string.h>
 
-/* A chunk has about so many logits (32 MB); more rows make better products. A bf16 head
+/* A chunk has about so many logits at most (32 MB), and so have the chunks that are
+ * kept from the loss to its gradient; more rows make better products. A bf16 head
  * gathers the gradients of so many chunks. */
 enum { CHUNK_FLOATS = 8 << 20, CHUNK_MIN = 64, CHUNK_MAX = 512, GATHERED = 4 };
 
@@ -25,6 +26,13 @@ static int chunk_rows(int vocab)
     return n > CHUNK_MAX ? CHUNK_MAX : n < CHUNK_MIN ? CHUNK_MIN : n;
 }
 
+/* The first counted rows, whole chunks of them, that keep their logits. */
+static int kept_rows(int vocab)
+{
+    int chunk = chunk_rows(vocab), n = CHUNK_FLOATS / vocab / chunk * chunk;
+    return n > chunk ? n : chunk;
+}
+
 /* Rows whose gradients are gathered for one product. */
 static int group_rows(enum dtype t, int vocab)
 {
@@ -32,35 +40,36 @@ static int group_rows(enum dtype t, int vocab)
 }
 
 struct scratch {
-    float *logits; /* [chunk, V]; exp(logits - their maximum) once the loss is known */
-    double *sum;   /* [chunk] of a row's exponentials */
+    float *logits; /* [chunk or kept, V]; exp(logits - their maximum) once the loss is
+                      known */
+    double *sum;   /* [chunk or kept] of a row's exponentials */
     int *counted;  /* [rows] the rows that count, rising */
     void *x;       /* [group, D] those of one group; without dx, of one chunk */
     void *dz;      /* [group, V]; in fp32 the logits */
 };
 
-/* What xent_gradient reads of xent's lies the same with dx and without. */
 static struct scratch lay_out(struct arena *a, const struct linear *head, int rows,
-                              bool training)
+                              enum xent_use use)
 {
     enum dtype t = head->dtype;
     int chunk = least(chunk_rows(head->out), rows);
-    int64_t group = training ? least(group_rows(t, head->out), rows) : chunk;
+    int kept = use == XENT_WEIGHED ? least(kept_rows(head->out), rows) : chunk;
+    int64_t group = use == XENT_LOSS ? chunk : least(group_rows(t, head->out), rows);
     struct scratch s;
-    s.logits = arena_floats(a, (int64_t)chunk * head->out);
-    s.sum = arena_take(a, chunk, sizeof *s.sum);
+    s.logits = arena_floats(a, (int64_t)kept * head->out);
+    s.sum = arena_take(a, kept, sizeof *s.sum);
     s.counted = arena_take(a, rows, sizeof *s.counted);
     s.x = arena_elements(a, group * head->in, t);
     s.dz = s.logits;
-    if (training && t != DTYPE_F32)
+    if (use != XENT_LOSS && t != DTYPE_F32)
         s.dz = arena_elements(a, group * head->out, t);
     return s;
 }
 
-int64_t xent_scratch_bytes(const struct linear *head, int max_rows, bool training)
+int64_t xent_scratch_bytes(const struct linear *head, int max_rows, enum xent_use use)
 {
     struct arena a = {0};
-    lay_out(&a, head, max_rows, training);
+    lay_out(&a, head, max_rows, use);
     return a.used;
 }
 
@@ -149,8 +158,8 @@ struct pass {
     const struct xent_rows *r;
     struct scratch s;
     int counted; /* so many rows count, s.counted unless all do */
-    bool held;   /* logits and sums are those of the loss: all are in one chunk */
-    double *nll; /* NULL: not wanted again */
+    int kept; /* so many counted rows at most keep what their loss has left; 0: none */
+    double *nll; /* NULL: known */
     void *dx;    /* NULL: loss only */
 };
 
@@ -194,37 +203,47 @@ static const void *take_rows(const struct pass *p, int first, int end)
     return p->s.x;
 }
 
+/* Where the logits of the chunk that begins with counted row `begin` are. */
+static int place_of(const struct pass *p, int begin)
+{
+    return begin < p->kept ? begin : 0;
+}
+
 /* Losses, and gradients of logits unless dz is NULL, of counted rows [begin, end). */
 static void chunk_pass(const struct pass *p, int begin, int end, const void *x,
                        void *dz)
 {
     enum dtype t = p->head->dtype;
-    int vocab = p->head->out;
-    if (!p->held)
-        chunk_products(p->g, p->head, end - begin, x, p->s.logits);
+    int vocab = p->head->out, place = place_of(p, begin);
+    bool known = !p->nll && begin < p->kept;
+    float *logits = p->s.logits + (int64_t)place * vocab;
+    if (!known)
+        chunk_products(p->g, p->head, end - begin, x, logits);
 #pragma omp parallel for schedule(static)
     for (int i = 0; i < end - begin; i++) {
         int row = row_at(p, begin + i), target = p->r->target[row];
-        float *z = p->s.logits + (int64_t)i * vocab;
-        if (!p->held) {
-            double nll = row_loss(z, vocab, target, &p->s.sum[i]);
+        float *z = logits + (int64_t)i * vocab;
+        double *sum = &p->s.sum[place + i];
+        if (!known) {
+            double nll = row_loss(z, vocab, target, sum);
             if (p->nll)
                 p->nll[row] = nll;
         }
         if (dz)
-            row_gradient(z, vocab, target, p->s.sum[i], p->r->scale[row], t,
+            row_gradient(z, vocab, target, *sum, p->r->scale[row], t,
                          element_to(t, dz, (int64_t)i * vocab));
     }
 }
 
 /* dx of counted rows [first, end), whose x are as take_rows has returned them. */
-static void gradient_pass(const struct pass *p, int first, int end, const void *x)
+static void gradient_pass(const struct pass *p, int first, int end, const void *x,
+                          const void *dz)
 {
     enum dtype t = p->head->dtype;
     int64_t dim = p->head->in;
     bool all = p->counted == p->r->rows;
     void *dx = all ? element_to(t, p->dx, first * dim) : p->s.x;
-    group_products(p->g, p->head, end - first, p->s.dz, x, dx);
+    group_products(p->g, p->head, end - first, dz, x, dx);
     if (all)
         return;
 #pragma omp parallel for schedule(static)
@@ -233,22 +252,35 @@ static void gradient_pass(const struct pass *p, int first, int end, const void *
                element_at(t, dx, (i - first) * dim), (size_t)dim * dtype_bytes(t));
 }
 
-static void run_pass(const struct pass *p)
+/* Losses alone: the rows that keep their logits last, so that these stay. */
+static void loss_pass(const struct pass *p)
+{
+    int chunk = chunk_rows(p->head->out);
+    for (int end = p->counted; end > 0;) {
+        int begin = (end - 1) / chunk * chunk;
+        chunk_pass(p, begin, end, take_rows(p, begin, end), NULL);
+        end = begin;
+    }
+}
+
+static void full_pass(const struct pass *p)
 {
     enum dtype t = p->head->dtype;
     int vocab = p->head->out, chunk = chunk_rows(vocab);
-    int group = p->dx ? group_rows(t, vocab) : chunk;
+    int group = group_rows(t, vocab);
     for (int first = 0; first < p->counted; first += group) {
         int end = first + least(group, p->counted - first);
         const void *x = take_rows(p, first, end);
+        void *dz = p->s.dz;
+        if (t == DTYPE_F32) /* where the logits are: a group is a chunk */
+            dz = p->s.logits + (int64_t)place_of(p, first) * vocab;
         for (int begin = first; begin < end; begin += chunk) {
             int64_t at = begin - first;
             chunk_pass(p, begin, begin + least(chunk, end - begin),
                        element_at(t, x, at * p->head->in),
-                       p->dx ? element_to(t, p->s.dz, at * vocab) : NULL);
+                       element_to(t, dz, at * vocab));
         }
-        if (p->dx)
-            gradient_pass(p, first, end, x);
+        gradient_pass(p, first, end, x, dz);
     }
 }
 
@@ -257,9 +289,23 @@ void xent(const struct gemm *g, const struct linear *head, const struct xent_row
 {
     struct arena a = {.base = scratch};
     struct pass p = {.g = g, .head = head, .r = r, .nll = nll, .dx = dx};
-    p.s = lay_out(&a, head, r->rows, dx);
+    p.s = lay_out(&a, head, r->rows, dx ? XENT_AT_ONCE : XENT_LOSS);
     begin_pass(&p);
-    run_pass(&p);
+    if (dx)
+        full_pass(&p);
+    else
+        loss_pass(&p);
+}
+
+void xent_loss(const struct gemm *g, const struct linear *head,
+               const struct xent_rows *r, void *scratch, double *nll)
+{
+    struct arena a = {.base = scratch};
+    struct pass p = {.g = g, .head = head, .r = r, .nll = nll};
+    p.s = lay_out(&a, head, r->rows, XENT_WEIGHED);
+    p.kept = kept_rows(head->out);
+    begin_pass(&p);
+    loss_pass(&p);
 }
 
 void xent_gradient(const struct gemm *g, const struct linear *head,
@@ -267,8 +313,8 @@ void xent_gradient(const struct gemm *g, const struct linear *head,
 {
     struct arena a = {.base = scratch};
     struct pass p = {.g = g, .head = head, .r = r, .dx = dx};
-    p.s = lay_out(&a, head, r->rows, true);
+    p.s = lay_out(&a, head, r->rows, XENT_WEIGHED);
+    p.kept = kept_rows(head->out);
     begin_pass(&p);
-    p.held = p.counted <= chunk_rows(head->out);
-    run_pass(&p);
+    full_pass(&p);
 }

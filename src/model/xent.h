@@ -25,19 +25,29 @@ struct xent_rows {
     const float *scale; /* [rows] d(objective)/d(nll); read with dx, of counted rows */
 };
 
-/* Bytes of scratch that xent needs for up to max_rows rows of a head [V, D], of which
- * sizes and dtype are read; training: with dx. */
-int64_t xent_scratch_bytes(const struct linear *head, int max_rows, bool training);
+enum xent_use {
+    XENT_LOSS,    /* xent without dx */
+    XENT_AT_ONCE, /* xent with dx, or without */
+    XENT_WEIGHED  /* xent_loss and xent_gradient, or xent */
+};
+
+/* Bytes of scratch for up to max_rows rows of a head [V, D], of which sizes and dtype
+ * are read. */
+int64_t xent_scratch_bytes(const struct linear *head, int max_rows, enum xent_use use);
 
 /* scratch is aligned to 64 bytes. Overwrites nll [rows], in nats, and, unless NULL, dx
  * [rows, D], then also adding to head->dw. */
 void xent(const struct gemm *g, const struct linear *head, const struct xent_rows *r,
           void *scratch, double *nll, void *dx);
 
-/* The second half of xent where the scales follow from the losses: after xent of the
- * same rows without dx, with scratch (for training) as that has left it and the scales
- * set meanwhile, overwrites dx and adds to head->dw. The bits are those of one xent
- * with these scales. Logits are computed again unless they were of a single chunk. */
+/* xent in two halves, where the scales follow from the losses. The first overwrites
+ * nll, whose bits are xent's, and does not read the scales. After it the second, of the
+ * same rows with scratch as it was left and the scales set meanwhile, overwrites dx and
+ * adds to head->dw: the bits of one xent with these scales. The first counted rows keep
+ * their logits in between, 32 MB of them or a chunk; those of the others are computed
+ * again. */
+void xent_loss(const struct gemm *g, const struct linear *head,
+               const struct xent_rows *r, void *scratch, double *nll);
 void xent_gradient(const struct gemm *g, const struct linear *head,
                    const struct xent_rows *r, void *scratch, void *dx);
 

@@ -152,7 +152,7 @@ static int take(struct ops *o, struct err *err)
         {&o->ids, o->rows, sizeof(int32_t)},
         {&o->nll, o->rows, sizeof(double)},
         {&o->scale, o->rows, f},
-        {&o->xent_scratch, xent_scratch_bytes(&o->head, o->rows, true), 1},
+        {&o->xent_scratch, xent_scratch_bytes(&o->head, o->rows, XENT_AT_ONCE), 1},
         {&o->w, o->parameters, f},
         {&o->m, o->parameters, f},
         {&o->v, o->parameters, f},

@@ -85,6 +85,7 @@ static struct stage_spec stage_of(const struct place *w, int slots, int waiting,
                                .slots = slots,
                                .waiting = waiting,
                                .training = training,
+                               .weighed = training && e->pairs,
                                .dtype = e->dtype,
                                .packing = STAGE_PACK_NONE};
 }

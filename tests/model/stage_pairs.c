@@ -143,6 +143,7 @@ static void model_init(struct model *m, int kind, bool training, struct gemm *ge
                               .max_length = MAX_ROWS,
                               .slots = BATCHES,
                               .training = training,
+                              .weighed = training,
                               .dtype = kind < SHAPES ? DTYPE_F32 : DTYPE_BF16,
                               .packing = STAGE_PACK_BOTH};
     assert_int_equal(slab_init(&m->slab, s, 0, LAYERS, true, true, &err), 0);

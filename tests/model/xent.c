@@ -93,16 +93,27 @@ static struct result run(const struct problem *p, const struct gemm *g, enum mod
     struct xent_rows rows = {p->rows, p->x_bits ? (const void *)p->x_bits : p->x.single,
                              p->target, p->row_scale};
     struct err err;
-    int64_t bytes = xent_scratch_bytes(&head, p->rows, mode != LOSS);
+    static const enum xent_use use[] = {XENT_LOSS, XENT_AT_ONCE, XENT_WEIGHED};
+    int64_t bytes = xent_scratch_bytes(&head, p->rows, use[mode]);
     void *scratch = mem_array(bytes, 1, &err);
     float *dx = calloc((size_t)r.dx.n, sizeof *dx);
     assert_true(r.nll && scratch && dx);
     memset(scratch, 0xff, (size_t)bytes); /* NaNs: it must not matter */
     memset(dx, 0xff, (size_t)r.dx.n * sizeof *dx);
     memset(r.nll, 0xff, (size_t)p->rows * sizeof *r.nll);
-    xent(g, &head, &rows, scratch, r.nll, mode == ONE_PASS ? dx : NULL);
-    if (mode == TWO_PASSES)
+    if (mode == TWO_PASSES) {
+        float *scale = p->row_scale,
+              *unknown = calloc((size_t)p->rows, sizeof *unknown);
+        assert_non_null(unknown);
+        memset(unknown, 0xff, (size_t)p->rows * sizeof *unknown);
+        rows.scale = unknown;
+        xent_loss(g, &head, &rows, scratch, r.nll);
+        rows.scale = scale;
         xent_gradient(g, &head, &rows, scratch, dx);
+        free(unknown);
+    } else {
+        xent(g, &head, &rows, scratch, r.nll, mode == ONE_PASS ? dx : NULL);
+    }
     if (mode != LOSS)
         dtype_to_f32(t, dx, r.dx.n, r.dx.single);
     mem_free(scratch);
@@ -161,7 +172,8 @@ static void chunks_and_threads_do_not_show(void **state)
     expect_gradient("dx, rows 520 to 529", objective, &p, 10 * p.dim, p.x.exact + late,
                     first.dx.single + late, 1e-5);
     struct linear head = {.in = 6, .out = 40, .dtype = DTYPE_F32};
-    int64_t bytes = xent_scratch_bytes(&head, 600, true), gathered = 512 * 6 * 4;
+    int64_t bytes = xent_scratch_bytes(&head, 600, XENT_AT_ONCE),
+            gathered = 512 * 6 * 4;
     assert_true(bytes < 4 * 600 * 40 + gathered + (8 + 4) * 600);
     for (int threads = 2; threads <= 3; threads++) {
         omp_set_num_threads(threads);
@@ -259,6 +271,35 @@ static void two_passes_give_the_same_bits(void **state)
             result_fini(&two);
         }
         problem_fini(&p);
+    }
+}
+
+/* Of a larger vocabulary some rows keep their logits and the rest is computed again;
+ * the bytes for it are bounded. */
+static void kept_logits_are_bounded(void **state)
+{
+    enum { ROWS = 1500, DIM = 2, VOCAB = 8192, KEPT_BYTES = 32 << 20 };
+    for (int kind = 0; kind < 4; kind++) {
+        struct problem p;
+        problem_init(&p, ROWS, DIM, VOCAB);
+        if (kind % 2)
+            problem_round(&p);
+        if (kind / 2) /* 1,500 counted rows, else 1,000 */
+            for (int t = 0; t < p.rows; t++)
+                p.target[t] = t;
+        struct result one = run(&p, *state, ONE_PASS);
+        struct result two = run(&p, *state, TWO_PASSES);
+        expect_same(&p, &one, &two);
+        result_fini(&one);
+        result_fini(&two);
+        problem_fini(&p);
+    }
+    for (int vocab = 1; vocab <= 1 << 20; vocab *= 4) {
+        struct linear head = {.in = 8, .out = vocab, .dtype = DTYPE_F32};
+        int64_t one = xent_scratch_bytes(&head, 1 << 14, XENT_AT_ONCE);
+        int64_t two = xent_scratch_bytes(&head, 1 << 14, XENT_WEIGHED);
+        int64_t sums = two - one > 0 ? 8 << 14 : 0;
+        assert_true(two >= one && two - one <= KEPT_BYTES + sums);
     }
 }
 
@@ -366,6 +407,7 @@ int main(void)
         cmocka_unit_test(chunks_and_threads_do_not_show),
         cmocka_unit_test(rounds_the_gradient_in_bf16),
         cmocka_unit_test(two_passes_give_the_same_bits),
+        cmocka_unit_test(kept_logits_are_bounded),
         cmocka_unit_test(gathering_leaves_out_nothing_else),
         cmocka_unit_test(nothing_counted_is_nothing_done),
         cmocka_unit_test(passes_bad_values_on),
