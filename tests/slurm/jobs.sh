@@ -39,7 +39,16 @@ wait_for() {
     shift
     tries=0
     while [ $tries -lt 600 ]; do
-        state=$(scontrol -o show job "$job" | sed -n 's/.* JobState=\([A-Z_]*\) .*/\1/p')
+        shown=$(scontrol -o show job "$job")
+        state=$(echo "$shown" | sed -n 's/.* JobState=\([A-Z_]*\) .*/\1/p')
+        # A node that had not cleaned up after a job's last start refuses the next one,
+        # and Slurm holds the job until somebody lets it go.
+        case $shown in
+        *"launch_failed_requeued_held"* | *"Reason=JobHeld"*)
+            echo "held: $(echo "$shown" | sed -n 's/.* Reason=\([^ ]*\) .*/\1/p')"
+            scontrol release "$job"
+            ;;
+        esac
         for wanted; do
             [ "$state" = "$wanted" ] && return 0
         done
