@@ -5,6 +5,7 @@
 #include "mpi/comm_mpi.h"
 #include "mpi/mpx.h"
 #include "mpi/tags.h"
+#include "mpi/watch.h"
 #include "src/base/check.h"
 
 #include <sched.h>
@@ -27,7 +28,8 @@ enum {
 struct comm {
     MPI_Comm mpi;
     int rank, size;
-    bool naps; /* ranks outnumber the cores of this host */
+    bool naps;           /* ranks outnumber the cores of this host */
+    struct watch *watch; /* the world's; NULL: one rank without MPI */
     char host[MPI_MAX_PROCESSOR_NAME];
 };
 
@@ -64,6 +66,11 @@ const char *comm_host(const struct comm *c)
     return c->host;
 }
 
+struct watch *comm_watch(const struct comm *c)
+{
+    return c->watch;
+}
+
 int64_t comm_host_id(const struct comm *c)
 {
     uint64_t hash = 14695981039346656037u; /* FNV-1a */
@@ -77,8 +84,8 @@ static void set_defaults(void)
 {
     setenv("OMPI_MCA_io", "romio321", 0); /* OMPIO hangs and corrupts with HDF5 */
 
-    /* One process without a launcher needs no daemon of its own: Open MPI would start an
-     * orted beside it, which takes longer than small verbs do. */
+    /* One process without a launcher needs no daemon of its own: Open MPI would start
+     * an orted beside it, which takes longer than small verbs do. */
     setenv("OMPI_MCA_ess_singleton_isolated", "1", 0);
 
     /* Calls that wait inside MPI (start, file access) cannot nap, but can yield. */
@@ -104,13 +111,14 @@ static bool ranks_outnumber_cores(void)
     return ranks > CPU_COUNT(&all);
 }
 
-static struct comm *comm_wrap(MPI_Comm mpi, bool naps)
+static struct comm *comm_wrap(MPI_Comm mpi, bool naps, struct watch *watch)
 {
     struct comm *c = calloc(1, sizeof *c);
     CHECK(c, "no memory for a communicator");
     int length;
     c->mpi = mpi;
     c->naps = naps;
+    c->watch = watch;
     MPX(MPI_Comm_rank(mpi, &c->rank));
     MPX(MPI_Comm_size(mpi, &c->size));
     MPX(MPI_Get_processor_name(c->host, &length));
@@ -132,7 +140,10 @@ struct comm *comm_start(int *argc, char ***argv, struct err *err)
     }
     MPX(MPI_Comm_set_errhandler(MPI_COMM_WORLD, MPI_ERRORS_RETURN));
     MPX(MPI_Comm_set_errhandler(MPI_COMM_SELF, MPI_ERRORS_RETURN));
-    return comm_wrap(MPI_COMM_WORLD, ranks_outnumber_cores());
+    struct comm *world = comm_wrap(MPI_COMM_WORLD, ranks_outnumber_cores(), NULL);
+    if (world->size > 1)
+        world->watch = watch_create(world->rank, world->size, world->host);
+    return world;
 }
 
 void comm_finish(struct comm *world)
@@ -140,6 +151,7 @@ void comm_finish(struct comm *world)
     if (!world || world == &self)
         return;
     comm_barrier(world);
+    watch_destroy(world->watch);
     free(world);
     MPX(MPI_Finalize());
 }
@@ -149,8 +161,11 @@ struct comm *comm_split(struct comm *c, int color, int key)
     if (c == &self)
         return &self;
     MPI_Comm part;
+    watch_for(c->watch, "a split of the ranks", -1, -1);
+    watch_begin(c->watch);
     MPX(MPI_Comm_split(c->mpi, color, key, &part));
-    return comm_wrap(part, c->naps);
+    watch_end(c->watch);
+    return comm_wrap(part, c->naps, c->watch);
 }
 
 void comm_free(struct comm *c)
@@ -161,12 +176,8 @@ void comm_free(struct comm *c)
     free(c);
 }
 
-void comm_wait(const struct comm *c, int n, MPI_Request *requests)
+static void test_and_nap(int n, MPI_Request *requests)
 {
-    if (!c->naps) {
-        MPX(MPI_Waitall(n, requests, MPI_STATUSES_IGNORE));
-        return;
-    }
     struct timespec nap = {.tv_nsec = FIRST_NAP_NS};
     for (int tests = 1;; tests++) {
         int done;
@@ -179,6 +190,16 @@ void comm_wait(const struct comm *c, int n, MPI_Request *requests)
         if (nap.tv_nsec < LONGEST_NAP_NS)
             nap.tv_nsec *= 2;
     }
+}
+
+void comm_wait(const struct comm *c, int n, MPI_Request *requests)
+{
+    watch_begin(c->watch);
+    if (c->naps)
+        test_and_nap(n, requests);
+    else
+        MPX(MPI_Waitall(n, requests, MPI_STATUSES_IGNORE));
+    watch_end(c->watch);
 }
 
 int comm_agree(struct comm *c, int failed, struct err *err)
@@ -200,6 +221,7 @@ void comm_barrier(struct comm *c)
     if (c->size == 1)
         return;
     MPI_Request request;
+    watch_for(c->watch, "all ranks at a barrier", -1, -1);
     MPX(MPI_Ibarrier(c->mpi, &request));
     comm_wait(c, 1, &request);
 }
@@ -213,6 +235,7 @@ void comm_bcast(struct comm *c, void *data, size_t bytes, int root)
 {
     if (c->size == 1)
         return;
+    watch_for(c->watch, "a broadcast from rank", -1, root);
     for (size_t at = 0; at < bytes; at += PIECE_BYTES) {
         MPI_Request request;
         MPX(MPI_Ibcast((char *)data + at, next_piece(bytes - at), MPI_BYTE, root,
@@ -242,6 +265,7 @@ static void reduce(struct comm *c, void *x, int64_t n, MPI_Datatype type, MPI_Op
     enum { PIECE = PIECE_BYTES / 8 };
     if (c->size == 1)
         return;
+    watch_for(c->watch, "a sum over ranks", -1, -1);
     for (int64_t at = 0; at < n; at += PIECE) {
         int count = n - at < PIECE ? (int)(n - at) : PIECE;
         MPI_Request request;
@@ -294,6 +318,7 @@ void comm_gather_i64(struct comm *c, const int64_t *mine, int64_t n, int64_t *al
 void comm_send(struct comm *c, const void *data, size_t bytes, int to)
 {
     CHECK(to >= 0 && to < c->size && to != c->rank, "rank %d sends to %d", c->rank, to);
+    watch_for(c->watch, "a message to rank", -1, to);
     for (size_t at = 0; at < bytes; at += PIECE_BYTES) {
         MPI_Request request;
         MPX(MPI_Isend((const char *)data + at, next_piece(bytes - at), MPI_BYTE, to,
@@ -306,6 +331,7 @@ void comm_recv(struct comm *c, void *data, size_t bytes, int from)
 {
     CHECK(from >= 0 && from < c->size && from != c->rank, "rank %d receives from %d",
           c->rank, from);
+    watch_for(c->watch, "a message from rank", -1, from);
     for (size_t at = 0; at < bytes; at += PIECE_BYTES) {
         MPI_Request request;
         MPX(MPI_Irecv((char *)data + at, next_piece(bytes - at), MPI_BYTE, from,

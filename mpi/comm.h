@@ -19,6 +19,7 @@
 #include "src/base/err.h"
 
 struct comm;
+struct watch;
 
 /* Starts MPI (funneled threads) and lends the world communicator, which lives until
  * comm_finish. First sets OMPI_MCA_io=romio321 unless the environment has OMPI_MCA_io.
@@ -30,6 +31,10 @@ struct comm *comm_start(int *argc, char ***argv, struct err *err);
  * the first rank that leaves with a non-zero code makes mpirun kill the others. NULL
  * and comm_self() are fine. */
 void comm_finish(struct comm *world);
+
+/* What watches over the waits of this process (mpi/watch.h); borrowed; NULL: one rank.
+ * Local. */
+struct watch *comm_watch(const struct comm *c);
 
 /* One rank, no MPI. Lives for ever. */
 struct comm *comm_self(void);

@@ -6,6 +6,7 @@
 #include "mpi/shard.h"
 #include "mpi/tags.h"
 #include "mpi/tree_sum.h"
+#include "mpi/watch.h"
 #include "src/base/check.h"
 #include "src/base/clock.h"
 #include "src/base/mem.h"
@@ -242,6 +243,7 @@ void exchange_reduce(struct exchange *x, int items, const struct exchange_item *
         return;
     CHECK(x->flight[0].buffer, "an exchange that was made to gather only");
     x->wait_s = wait_s;
+    watch_for(comm_watch(x->axis), "gradients of the other replicas", -1, -1);
     run_rounds(x, items, item, array, reduce_begin, reduce_end);
 }
 
@@ -252,5 +254,6 @@ void exchange_gather(struct exchange *x, int items, const struct exchange_item *
         return;
     x->gathered = t;
     x->wait_s = wait_s;
+    watch_for(comm_watch(x->axis), "weights of the other replicas", -1, -1);
     run_rounds(x, items, item, array, gather_begin, NULL);
 }

@@ -4,6 +4,7 @@
 #include "mpi/comm_mpi.h"
 #include "mpi/mpx.h"
 #include "mpi/tags.h"
+#include "mpi/watch.h"
 #include "src/base/check.h"
 #include "src/base/clock.h"
 #include "src/base/mem.h"
@@ -21,7 +22,8 @@ enum {
  * requests of its message. Message i is micro-batch i's, as every kind of operation
  * rises. A lane that a stage does not have has no buffers. */
 struct lane {
-    int peer; /* stage */
+    int peer;          /* stage */
+    const char *waits; /* what for (mpi/watch.h) */
     enum tag tag;
     int buffers;
     char *data;            /* [buffers][stride] */
@@ -82,9 +84,9 @@ int64_t runner_bytes(const struct grid *grid, const struct schedule *schedule,
 }
 
 static int lane_init(struct runner *r, struct lane *l, int buffers, int peer,
-                     enum tag tag, struct err *err)
+                     enum tag tag, const char *waits, struct err *err)
 {
-    *l = (struct lane){.peer = peer, .tag = tag, .buffers = buffers};
+    *l = (struct lane){.peer = peer, .waits = waits, .tag = tag, .buffers = buffers};
     if (buffers == 0)
         return 0;
     int64_t requests = (int64_t)buffers * r->pieces;
@@ -124,10 +126,14 @@ struct runner *runner_create(const struct grid *grid, const struct schedule *sch
     r->stride = stride_of(max_bytes);
     r->pieces = pieces_of(max_bytes);
     struct lane_sizes n = sizes_of(schedule, stage);
-    if (lane_init(r, &r->in, n.in, stage - 1, TAG_FORWARD, err) ||
-        lane_init(r, &r->out, n.out, stage + 1, TAG_FORWARD, err) ||
-        lane_init(r, &r->din, n.din, stage - 1, TAG_BACKWARD, err) ||
-        lane_init(r, &r->dout, n.dout, stage + 1, TAG_BACKWARD, err)) {
+    if (lane_init(r, &r->in, n.in, stage - 1, TAG_FORWARD, "activations from stage",
+                  err) ||
+        lane_init(r, &r->out, n.out, stage + 1, TAG_FORWARD, "activations to stage",
+                  err) ||
+        lane_init(r, &r->din, n.din, stage - 1, TAG_BACKWARD, "a gradient to stage",
+                  err) ||
+        lane_init(r, &r->dout, n.dout, stage + 1, TAG_BACKWARD, "a gradient from stage",
+                  err)) {
         runner_destroy(r);
         return NULL;
     }
@@ -180,6 +186,7 @@ static void finish(const struct runner *r, const struct lane *l, int i, double *
     if (l->buffers == 0)
         return;
     double start_s = clock_s();
+    watch_for(comm_watch(r->axis), l->waits, i, l->peer);
     comm_wait(r->axis, r->pieces, requests(r, l, i));
     *wait_s += clock_s() - start_s;
 }

@@ -5,6 +5,7 @@
 #include "mpi/mpx.h"
 #include "mpi/shard.h"
 #include "mpi/tags.h"
+#include "mpi/watch.h"
 #include "src/base/clock.h"
 #include "src/base/mem.h"
 
@@ -89,6 +90,7 @@ static int piece(const struct tied *t, int64_t k)
 static void wait_for(const struct tied *t, MPI_Request *request, double *wait_s)
 {
     double start_s = clock_s();
+    watch_for(comm_watch(t->axis), "the tied embedding", -1, -1);
     comm_wait(t->axis, 1, request);
     *wait_s += clock_s() - start_s;
 }

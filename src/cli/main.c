@@ -3,6 +3,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "mpi/comm.h"
+#include "mpi/watch.h"
 #include "src/base/mem.h"
 #include "src/base/suggest.h"
 #include "src/cli/help.h"
@@ -66,6 +68,14 @@ static int run_verb(const struct verb *v, int argc, char **argv)
         world = comm_start(&argc, &argv, &err);
         if (!world) {
             fprintf(stderr, "dusk %s: %s\n", v->name, err.text);
+            return err.code;
+        }
+        static const double limits_s[WATCH_LIMITS] = {3600, 3600};
+        if (comm_agree(world, watch_start(comm_watch(world), world, limits_s, &err),
+                       &err)) {
+            if (comm_root(world))
+                fprintf(stderr, "dusk %s: %s\n", v->name, err.text);
+            comm_finish(world);
             return err.code;
         }
     }

@@ -106,6 +106,7 @@ struct run {
     } checkpoint;
     struct {
         int64_t every;
+        double timeout, io_timeout; /* s; 0: none */
     } log;
 };
 

@@ -580,6 +580,23 @@ const struct key schema_keys[] = {
      .min = 1,
      .max = STEPS_MAX,
      .help = "Steps between progress lines; metrics.jsonl has every step."},
+    {.path = "log.timeout",
+     .type = KEY_DOUBLE,
+     .offset = AT(log.timeout),
+     .missing = "600",
+     .min = 0,
+     .max = 1e9,
+     .help =
+         "Seconds that a rank may wait for another during steps and validation; then "
+         "the job says where each rank is, also in status.json of the run's folder, "
+         "and ends with 6. 0: for ever."},
+    {.path = "log.io_timeout",
+     .type = KEY_DOUBLE,
+     .offset = AT(log.io_timeout),
+     .missing = "3600",
+     .min = 0,
+     .max = 1e9,
+     .help = "The same while the run starts, loads, saves or ends."},
     {.path = NULL},
 };
 

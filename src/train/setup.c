@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "src/train/setup.h"
 
+#include "mpi/watch.h"
 #include "src/base/file.h"
 #include "src/base/mem.h"
 #include "src/train/binding.h"
@@ -35,6 +36,11 @@ static int setup_folder(struct trainer *t, struct err *err)
     int failed = !t->checkpoints;
     if (!failed && comm_root(t->world))
         failed = take_folder(t, err);
+    if (comm_agree(t->world, failed, err))
+        return -1;
+    const double limits_s[WATCH_LIMITS] = {
+        [WATCH_WORK] = t->run.log.timeout, [WATCH_IO] = t->run.log.io_timeout};
+    failed = watch_configure(comm_watch(t->world), t->folder, limits_s, err);
     return comm_agree(t->world, failed, err);
 }
 
@@ -161,6 +167,8 @@ static int setup_engine(struct trainer *t, struct err *err)
     t->engine = engine_create(t->world, &spec, t->gemm, err);
     if (!t->engine)
         return -1;
+    const struct grid *g = engine_grid(t->engine);
+    watch_place(comm_watch(t->world), g->stage, g->replica);
     return comm_agree(t->world, setup_batches(t, engine_max_rows(&spec), err), err);
 }
 

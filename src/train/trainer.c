@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "src/train/trainer.h"
 
+#include "mpi/watch.h"
 #include "src/base/clock.h"
 #include "src/base/mem.h"
 #include "src/train/dpo.h"
@@ -230,6 +231,7 @@ static int validate_one(struct trainer *t, int i, struct err *err)
 
 static int validate(struct trainer *t, struct err *err)
 {
+    watch_phase(comm_watch(t->world), "validating", WATCH_WORK);
     for (int i = 0; i < t->run.data.valid_sets; i++)
         if (validate_one(t, i, err))
             return -1;
@@ -244,6 +246,7 @@ static int save(struct trainer *t, struct err *err)
     if (t->saved_step == t->at.step)
         return 0;
     ticker_pause(&t->ticker);
+    watch_phase(comm_watch(t->world), "saving", WATCH_IO);
     if (save_state(t->engine, t->checkpoints, &t->start.info, &t->at, &t->run, t->log,
                    err))
         return -1;
@@ -271,6 +274,8 @@ static int step(struct trainer *t, int *stop, struct err *err)
     double start_s = clock_s();
     struct amount all = {0};
     struct outcome o;
+    watch_phase(comm_watch(t->world), "training", WATCH_WORK);
+    watch_step(comm_watch(t->world), t->at.step + 1);
     if (step_data(t, &all, stop, err))
         return -1;
     if (*stop)
@@ -334,6 +339,7 @@ int train(struct comm *world, const struct log *log, const char *path,
     stop_watch();
     int failed =
         trainer_setup(&t, path, sets, sets_n, err) || run_steps_to_end(&t, err);
+    watch_phase(comm_watch(world), "ending", WATCH_IO);
     if (!failed)
         log_memory(&t);
     trainer_fini(&t);
