@@ -77,8 +77,8 @@ static void set_defaults(void)
 {
     setenv("OMPI_MCA_io", "romio321", 0); /* OMPIO hangs and corrupts with HDF5 */
 
-    /* One process without a launcher needs no daemon of its own: Open MPI would start an
-     * orted beside it, which takes longer than small verbs do. */
+    /* One process without a launcher needs no daemon of its own: Open MPI would start
+     * an orted beside it, which takes longer than small verbs do. */
     setenv("OMPI_MCA_ess_singleton_isolated", "1", 0);
 
     /* Calls that wait inside MPI (start, file access) cannot nap, but can yield. */
@@ -289,6 +289,17 @@ void comm_gather_i64(struct comm *c, const int64_t *mine, int64_t n, int64_t *al
     memset(all, 0, sizeof *all * (size_t)(n * c->size));
     memcpy(all + n * c->rank, mine, sizeof *all * (size_t)n);
     comm_sum_i64(c, all, n * c->size);
+}
+
+void comm_collect_f64(struct comm *c, const double *mine, int n, double *all)
+{
+    if (c->size == 1) {
+        memcpy(all, mine, sizeof *all * (size_t)n);
+        return;
+    }
+    MPI_Request request;
+    MPX(MPI_Igather(mine, n, MPI_DOUBLE, all, n, MPI_DOUBLE, 0, c->mpi, &request));
+    comm_wait(c, 1, &request);
 }
 
 void comm_send(struct comm *c, const void *data, size_t bytes, int to)

@@ -106,6 +106,8 @@ struct run {
     } checkpoint;
     struct {
         int64_t every;
+        bool accounting;
+        int64_t timeline_from, timeline_steps; /* steps 0: none */
     } log;
 };
 
