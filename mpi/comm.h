@@ -71,6 +71,10 @@ void comm_max_f64(struct comm *c, double *x, int64_t n);
 /* all[rank * n ...] of every rank's mine[n], on all ranks. Collective. */
 void comm_gather_i64(struct comm *c, const int64_t *mine, int64_t n, int64_t *all);
 
+/* all[rank * n ...] of every rank's mine[n], on rank 0 alone, which waits for all; the
+ * others (all: NULL) go on as soon as theirs is sent. Collective. */
+void comm_collect_f64(struct comm *c, const double *mine, int n, double *all);
+
 /* Blocking, matched by order between two ranks. For set-up; the step has the runner. */
 void comm_send(struct comm *c, const void *data, size_t bytes, int to);
 void comm_recv(struct comm *c, void *data, size_t bytes, int from);

@@ -9,13 +9,16 @@
 #include "src/base/clock.h"
 #include "src/base/mem.h"
 
+#include <math.h>
 #include <stdbool.h>
+#include <string.h>
 
 enum {
     /* A message travels in pieces of at most 16 MiB, far below the 2 GiB where MPI's
      * int counts and some transports end. */
     PIECE_BYTES = 1 << 24,
-    ALIGN_BYTES = 64
+    ALIGN_BYTES = 64,
+    STAMP_BYTES = sizeof(double) /* behind each message: when it was handed over */
 };
 
 /* Messages of one direction on one side of a stage: a ring of buffers, each with the
@@ -38,6 +41,7 @@ struct runner {
     int64_t max_bytes, stride;
     int pieces;
     struct lane in, out, din, dout;
+    struct trace *trace; /* borrowed, or NULL */
 };
 
 static int at_most(int a, int b)
@@ -66,12 +70,12 @@ static struct lane_sizes sizes_of(const struct schedule *s, int stage)
 
 static int64_t stride_of(int64_t max_bytes)
 {
-    return (max_bytes + ALIGN_BYTES - 1) / ALIGN_BYTES * ALIGN_BYTES;
+    return (max_bytes + STAMP_BYTES + ALIGN_BYTES - 1) / ALIGN_BYTES * ALIGN_BYTES;
 }
 
 static int pieces_of(int64_t bytes)
 {
-    return to_int((bytes + PIECE_BYTES - 1) / PIECE_BYTES);
+    return to_int((bytes + STAMP_BYTES + PIECE_BYTES - 1) / PIECE_BYTES);
 }
 
 int64_t runner_bytes(const struct grid *grid, const struct schedule *schedule,
@@ -151,6 +155,11 @@ void runner_destroy(struct runner *r)
     mem_free(r);
 }
 
+void runner_set_trace(struct runner *r, struct trace *trace)
+{
+    r->trace = trace;
+}
+
 static void *buffer(const struct runner *r, const struct lane *l, int i)
 {
     return l->buffers ? l->data + i % l->buffers * r->stride : NULL;
@@ -161,7 +170,7 @@ static MPI_Request *requests(const struct runner *r, const struct lane *l, int i
     return l->requests + i % l->buffers * r->pieces;
 }
 
-/* Starts message i of so many bytes; the two ends cut it alike. */
+/* Starts message i of so many bytes and its stamp; the two ends cut it alike. */
 static void start(const struct runner *r, struct lane *l, int i, int64_t bytes,
                   bool receive)
 {
@@ -170,8 +179,9 @@ static void start(const struct runner *r, struct lane *l, int i, int64_t bytes,
           (long long)r->max_bytes);
     char *data = buffer(r, l, i);
     MPI_Request *request = requests(r, l, i);
-    for (int64_t at = 0; at < bytes; at += PIECE_BYTES, request++) {
-        int n = bytes - at < PIECE_BYTES ? (int)(bytes - at) : PIECE_BYTES;
+    int64_t all = bytes + STAMP_BYTES;
+    for (int64_t at = 0; at < all; at += PIECE_BYTES, request++) {
+        int n = all - at < PIECE_BYTES ? (int)(all - at) : PIECE_BYTES;
         if (receive)
             MPX(MPI_Irecv(data + at, n, MPI_BYTE, l->peer, l->tag, comm_mpi(r->axis),
                           request));
@@ -181,14 +191,40 @@ static void start(const struct runner *r, struct lane *l, int i, int64_t bytes,
     }
 }
 
-static void finish(const struct runner *r, const struct lane *l, int i, double *wait_s)
+static void send(const struct runner *r, struct lane *l, int i, int64_t bytes)
+{
+    double stamp = trace_shared_now(r->trace);
+    memcpy((char *)buffer(r, l, i) + bytes, &stamp, sizeof stamp);
+    start(r, l, i, bytes, false);
+}
+
+static double wait_for(const struct runner *r, const struct lane *l, int i,
+                       double *begin_s)
+{
+    *begin_s = clock_s();
+    watch_for(comm_watch(r->axis), l->waits, i, l->peer);
+    comm_wait(r->axis, r->pieces, requests(r, l, i));
+    return clock_s();
+}
+
+/* Message i of so many bytes is here. */
+static void receive(const struct runner *r, const struct lane *l, int i, int64_t bytes,
+                    double *wait_s)
+{
+    double begin, end = wait_for(r, l, i, &begin), stamp;
+    memcpy(&stamp, (const char *)buffer(r, l, i) + bytes, sizeof stamp);
+    trace_wait(r->trace, TRACE_RECEIVE, i, begin, end, stamp);
+    *wait_s += end - begin;
+}
+
+/* The buffer that message i is to have, or had, is away. */
+static void away(const struct runner *r, const struct lane *l, int i, double *wait_s)
 {
     if (l->buffers == 0)
         return;
-    double start_s = clock_s();
-    watch_for(comm_watch(r->axis), l->waits, i, l->peer);
-    comm_wait(r->axis, r->pieces, requests(r, l, i));
-    *wait_s += clock_s() - start_s;
+    double begin, end = wait_for(r, l, i, &begin);
+    trace_wait(r->trace, TRACE_SEND, i, begin, end, -INFINITY);
+    *wait_s += end - begin;
 }
 
 /* Asks for every message that a buffer is free for. */
@@ -213,35 +249,42 @@ static void execute(struct runner *r, struct pipe_op op,
                     double *wait_s)
 {
     int i = op.micro_batch, slot = i % r->schedule->slots[r->stage];
+    double begin;
     switch (op.kind) {
     case PIPE_RECV_FORWARD:
-        finish(r, &r->in, i, wait_s);
+        receive(r, &r->in, i, bytes[i], wait_s);
         break;
     case PIPE_RECV_BACKWARD:
-        finish(r, &r->dout, i, wait_s);
+        receive(r, &r->dout, i, bytes[i], wait_s);
         break;
     case PIPE_SEND_FORWARD:
-        start(r, &r->out, i, bytes[i], false);
+        send(r, &r->out, i, bytes[i]);
         break;
     case PIPE_SEND_BACKWARD:
-        start(r, &r->din, i, bytes[i], false);
+        send(r, &r->din, i, bytes[i]);
         break;
     case PIPE_FORWARD:
-        finish(r, &r->out, i, wait_s); /* the message before in this buffer */
+        away(r, &r->out, i, wait_s); /* the message before in this buffer */
+        begin = trace_now(r->trace);
         calls->forward(calls->context, i, slot, buffer(r, &r->in, i),
                        buffer(r, &r->out, i));
+        trace_add(r->trace, TRACE_FORWARD, i, begin);
         if (!schedule_backward(r->schedule->kind))
             r->in.freed++;
         break;
     case PIPE_BACKWARD:
-        finish(r, &r->din, i, wait_s);
+        away(r, &r->din, i, wait_s);
+        begin = trace_now(r->trace);
         calls->backward(calls->context, i, slot, buffer(r, &r->dout, i),
                         buffer(r, &r->din, i));
+        trace_add(r->trace, TRACE_BACKWARD, i, begin);
         if (!schedule_split(r->schedule->kind))
             free_received(r);
         break;
     case PIPE_WEIGHT:
+        begin = trace_now(r->trace);
         calls->weight(calls->context, i, slot);
+        trace_add(r->trace, TRACE_WEIGHT, i, begin);
         free_received(r);
         break;
     }
@@ -257,8 +300,9 @@ void runner_run(struct runner *r, const struct runner_calls *calls,
         post_receives(r, &r->dout, bytes);
         execute(r, r->schedule->op[r->stage][at], calls, bytes, wait_s);
     }
-    for (int i = 0; i < r->out.buffers; i++)
-        finish(r, &r->out, i, wait_s);
-    for (int i = 0; i < r->din.buffers; i++)
-        finish(r, &r->din, i, wait_s);
+    int m = r->schedule->micro_batches;
+    for (int i = m - r->out.buffers; i < m; i++)
+        away(r, &r->out, i, wait_s);
+    for (int i = m - r->din.buffers; i < m; i++)
+        away(r, &r->din, i, wait_s);
 }

@@ -10,6 +10,8 @@
  * of an output; there is one more than are in use at once (the stage's slots; see
  * schedule_dout_buffers), so that the next can arrive meanwhile. Outputs and gradients
  * of inputs have SCHEDULE_BUFFERS each, filled again only after their sends completed.
+ * Behind each message travels the time at which it was handed over, so that the
+ * receiver can tell waiting for its maker from waiting for the message (mpi/trace.h).
  * Nothing is allocated after creation.
  */
 
@@ -17,6 +19,7 @@
 
 #include "mpi/grid.h"
 #include "mpi/schedule.h"
+#include "mpi/trace.h"
 
 struct runner;
 
@@ -45,6 +48,10 @@ void runner_destroy(struct runner *r); /* NULL is fine. Local. */
 
 int64_t runner_bytes(const struct grid *grid, const struct schedule *schedule,
                      int64_t max_bytes);
+
+/* Passes from now on record their operations and waits in `trace`: borrowed, NULL for
+ * none. Local. */
+void runner_set_trace(struct runner *r, struct trace *trace);
 
 /* One pass over the table; micro-batch i moves bytes[i] <= max_bytes. Seconds
  * spent waiting for messages are added to *wait_s. Collective over the pipeline axis.

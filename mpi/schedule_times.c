@@ -6,15 +6,12 @@
 
 #include <string.h>
 
-/* How far the stages have come. */
+enum { LANES = 2 };
+
 struct clocks {
     const struct schedule *s;
     const struct schedule_costs *costs;
     struct schedule_times *t;
-    int *next;       /* [stages] */
-    double *now;     /* [stages] end of the latest operation */
-    int *sent;       /* [stages] outputs, then [stages] gradients of inputs */
-    double *sent_at; /* [2 stages][micro-batches] when */
 };
 
 double schedule_cost(const struct schedule *s, const struct schedule_costs *costs,
@@ -61,39 +58,48 @@ static int lane_of(const struct clocks *c, int stage, enum pipe_op_kind kind)
 static bool step(struct clocks *c, int stage)
 {
     const struct schedule *s = c->s;
-    struct pipe_op op = s->op[stage][c->next[stage]];
+    struct schedule_times *t = c->t;
+    struct pipe_op op = s->op[stage][t->next[stage]];
     int lane = lane_of(c, stage, op.kind);
-    double *now = &c->now[stage];
+    double *now = &t->now[stage];
     if (op.kind == PIPE_RECV_FORWARD || op.kind == PIPE_RECV_BACKWARD) {
-        if (c->sent[lane] <= op.micro_batch)
+        if (t->sent[lane] <= op.micro_batch)
             return false;
-        double at = c->sent_at[(int64_t)lane * s->micro_batches + op.micro_batch];
+        double at = t->sent_at[(int64_t)lane * s->micro_batches + op.micro_batch];
         *now = at > *now ? at : *now;
     } else if (lane >= 0) {
-        c->sent_at[(int64_t)lane * s->micro_batches + op.micro_batch] = *now;
-        c->sent[lane]++;
+        t->sent_at[(int64_t)lane * s->micro_batches + op.micro_batch] = *now;
+        t->sent[lane]++;
     }
     double cost = schedule_cost(s, c->costs, op.kind);
-    c->t->start[stage][c->next[stage]++] = *now;
-    c->t->busy[stage] += cost;
+    t->start[stage][t->next[stage]++] = *now;
+    t->busy[stage] += cost;
     *now += cost;
-    if (*now > c->t->length)
-        c->t->length = *now;
+    if (*now > t->length)
+        t->length = *now;
     return true;
 }
 
-static void simulate(struct clocks *c)
+void schedule_times_price(struct schedule_times *t, const struct schedule *s,
+                          const struct schedule_costs *costs)
 {
+    struct clocks c = {s, costs, t};
+    size_t stages = (size_t)s->stages;
+    memset(t->next, 0, stages * sizeof *t->next);
+    memset(t->now, 0, stages * sizeof *t->now);
+    memset(t->sent, 0, LANES * stages * sizeof *t->sent);
+    memset(t->busy, 0, stages * sizeof *t->busy);
+    t->length = 0;
     bool moved = true;
     while (moved) {
         moved = false;
-        for (int stage = 0; stage < c->s->stages; stage++)
-            while (c->next[stage] < c->s->ops[stage] && step(c, stage))
+        for (int stage = 0; stage < s->stages; stage++)
+            while (t->next[stage] < s->ops[stage] && step(&c, stage))
                 moved = true;
     }
-    for (int stage = 0; stage < c->s->stages; stage++)
-        CHECK(c->next[stage] == c->s->ops[stage], "stage %d waits for ever at %d",
-              stage, c->next[stage]);
+    for (int stage = 0; stage < s->stages; stage++)
+        CHECK(t->next[stage] == s->ops[stage], "stage %d waits for ever at %d", stage,
+              t->next[stage]);
 }
 
 /* As schedule_check counts them. */
@@ -115,11 +121,17 @@ static int alive_of(const struct schedule *s, int stage)
 static int times_alloc(struct schedule_times *t, const struct schedule *s,
                        struct err *err)
 {
+    int64_t lanes = (int64_t)LANES * s->stages;
     t->stages = s->stages;
     t->busy = mem_array(s->stages, sizeof *t->busy, err);
     t->alive = mem_array(s->stages, sizeof *t->alive, err);
     t->start = mem_array(s->stages, sizeof *t->start, err);
-    if (!t->busy || !t->alive || !t->start)
+    t->next = mem_array(s->stages, sizeof *t->next, err);
+    t->now = mem_array(s->stages, sizeof *t->now, err);
+    t->sent = mem_array(lanes, sizeof *t->sent, err);
+    t->sent_at = mem_array(lanes * s->micro_batches, sizeof *t->sent_at, err);
+    if (!t->busy || !t->alive || !t->start || !t->next || !t->now || !t->sent ||
+        !t->sent_at)
         return -1;
     for (int stage = 0; stage < s->stages; stage++) {
         t->start[stage] = mem_array(s->ops[stage], sizeof **t->start, err);
@@ -133,24 +145,23 @@ static int times_alloc(struct schedule_times *t, const struct schedule *s,
 int schedule_times_init(struct schedule_times *t, const struct schedule *s,
                         const struct schedule_costs *costs, struct err *err)
 {
-    enum { LANES = 2 };
-    int64_t lanes = (int64_t)LANES * s->stages;
     *t = (struct schedule_times){0};
-    struct clocks c = {.s = s, .costs = costs, .t = t};
-    c.next = mem_array(s->stages, sizeof *c.next, err);
-    c.now = mem_array(s->stages, sizeof *c.now, err);
-    c.sent = mem_array(lanes, sizeof *c.sent, err);
-    c.sent_at = mem_array(lanes * s->micro_batches, sizeof *c.sent_at, err);
-    int failed = !c.next || !c.now || !c.sent || !c.sent_at || times_alloc(t, s, err);
-    if (!failed)
-        simulate(&c);
-    mem_free(c.next);
-    mem_free(c.now);
-    mem_free(c.sent);
-    mem_free(c.sent_at);
-    if (failed)
+    if (times_alloc(t, s, err)) {
         schedule_times_fini(t);
-    return failed ? -1 : 0;
+        return -1;
+    }
+    schedule_times_price(t, s, costs);
+    return 0;
+}
+
+int64_t schedule_times_bytes(const struct schedule *s)
+{
+    enum { A_STAGE = 2 * sizeof(double) + 2 * sizeof(int) + sizeof(double *) };
+    int64_t ops = 0, lanes = (int64_t)LANES * s->stages;
+    for (int stage = 0; stage < s->stages; stage++)
+        ops += s->ops[stage];
+    return s->stages * (int64_t)A_STAGE + lanes * (int64_t)sizeof(int) +
+           (ops + lanes * s->micro_batches) * (int64_t)sizeof(double);
 }
 
 void schedule_times_fini(struct schedule_times *t)
@@ -160,6 +171,10 @@ void schedule_times_fini(struct schedule_times *t)
     mem_free(t->start);
     mem_free(t->busy);
     mem_free(t->alive);
+    mem_free(t->next);
+    mem_free(t->now);
+    mem_free(t->sent);
+    mem_free(t->sent_at);
     memset(t, 0, sizeof *t);
 }
 

@@ -6,6 +6,8 @@
  * as soon as the one before it on its stage has ended and what it needs was sent;
  * messages take none, and buffers are never waited for. Pure, local. */
 
+#include <stdint.h>
+
 #include "mpi/schedule.h"
 
 /* Of one operation of any stage, in any unit. */
@@ -21,6 +23,11 @@ struct schedule_times {
     int *alive;     /* [stages] micro-batches alive at once, at most */
     double **start; /* [stages][ops] of each operation; those of sends and receives are
                        when they are done */
+    /* Of the simulation: how far each stage has come. */
+    int *next;       /* [stages] */
+    double *now;     /* [stages] end of the latest operation */
+    int *sent;       /* [2 stages] outputs of each stage, then gradients of inputs */
+    double *sent_at; /* [2 stages][micro-batches] when */
 };
 
 /* The time that an operation computes. */
@@ -32,6 +39,11 @@ double schedule_cost(const struct schedule *s, const struct schedule_costs *cost
 int schedule_times_init(struct schedule_times *t, const struct schedule *s,
                         const struct schedule_costs *costs, struct err *err);
 void schedule_times_fini(struct schedule_times *t);
+int64_t schedule_times_bytes(const struct schedule *s); /* memory that it takes */
+
+/* Simulates the same table anew with other costs. No allocation. */
+void schedule_times_price(struct schedule_times *t, const struct schedule *s,
+                          const struct schedule_costs *costs);
 
 /* Share of the step in which stages idle, 0..1. */
 double schedule_bubble(const struct schedule_times *t);

@@ -346,16 +346,22 @@ void zero_update(struct zero *z, struct zero_step *step)
 {
     CHECK(z->grads, "this sharded optimizer was made without gradients");
     step->wait_s = 0;
+    double begin = trace_now(step->trace);
     exchange_reduce(z->exchange, z->sums, z->sum, z->grads, &step->wait_s);
     if (z->tied)
         tied_add_gradient(z->tied, z->grads, &step->wait_s);
     step->norm = global_norm(z, &step->wait_s);
     step->finite = isfinite(step->norm);
+    trace_add(step->trace, TRACE_REDUCE, -1, begin);
     if (!step->finite) {
         zero_discard(z);
         return;
     }
+    begin = trace_now(step->trace);
     apply(z, step);
     clear_others(z);
+    trace_add(step->trace, TRACE_OPTIMIZER, -1, begin);
+    begin = trace_now(step->trace);
     publish(z, z->changing, !z->tied_frozen, &step->wait_s);
+    trace_add(step->trace, TRACE_PUBLISH, -1, begin);
 }

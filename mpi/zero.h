@@ -25,6 +25,7 @@
 
 #include "mpi/grid.h"
 #include "mpi/shard.h"
+#include "mpi/trace.h"
 #include "src/base/dtype.h"
 #include "src/optim/adamw.h"
 #include "src/param/slab.h"
@@ -52,6 +53,7 @@ struct zero_step {
     bool finite;     /* out: false: norm is NaN or Inf; nothing was updated, gradients
                         cleared */
     double wait_s;   /* out: seconds in communication */
+    struct trace *trace; /* records the parts of the update; NULL: none */
 };
 
 /* Reduces, clips, updates, publishes, clears the gradients. The norm adds, in double,

@@ -8,6 +8,7 @@
 
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 
 #include "src/base/err.h"
 
@@ -19,6 +20,15 @@ char *file_read(const char *path, size_t limit, size_t *bytes, struct err *err);
  * temporary is left and an old file stays as it was. */
 int file_write_atomic(const char *path, const void *data, size_t bytes,
                       struct err *err);
+
+/* The same for what is written piece by piece: `to` is a stream to path.tmp-PID until
+ * file_stream_close, which with `failed` removes it instead (err stays as it was). */
+struct file_stream {
+    FILE *to;
+    char *path, *temporary; /* owned */
+};
+int file_stream_open(struct file_stream *s, const char *path, struct err *err);
+int file_stream_close(struct file_stream *s, int failed, struct err *err);
 
 /* Exactly `bytes` at offset, through short counts and EINTR. A read that meets the end
  * of the file is ERR_INPUT ("... cut"). `path` is for the message. */

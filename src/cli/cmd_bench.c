@@ -27,6 +27,10 @@ static const struct option bench_options[] = {
     {"--disk-bytes", "N", "of each rank's file in `disk` (256M)"},
     {"--memory-bytes", "N",
      "of each of three arrays in `memory` (256M), and most of an array in `net`"},
+    {"--stages", "P", "of `schedule` (the ranks)"},
+    {"--micro-batches", "M", "of `schedule` (4 P)"},
+    {"--op-ms", "MS", "that an operation of `schedule` sleeps (20)"},
+    {"--schedule", "NAME|all", "of `schedule`: gpipe, 1f1b, zb-h1 (all)"},
     {"--json", "FILE", "write the rows for machines, - for standard output"},
     {"--no-profile", NULL, "do not save this machine's profile"},
     {0}};
@@ -35,10 +39,10 @@ static int run(int argc, char **argv, struct comm *world, const struct log *log)
 
 const struct verb verb_bench = {
     .name = "bench",
-    .arguments = "[gemm|memory|ops|step|net|disk...]",
+    .arguments = "[gemm|memory|ops|step|net|disk|schedule...]",
     .summary = "measure this machine, and training steps on it",
     .description =
-        "Without a section, all of them but disk.\n"
+        "Without a section, all of them but disk and schedule.\n"
         "gemm: matrix products over the model's shapes, forward and both gradients, "
         "in each precision and by each backend, beside what stays in registers. "
         "memory: copy, triad and an update in place. ops: every other operation, in "
@@ -48,7 +52,10 @@ const struct verb verb_bench = {
         "taken apart by kind of work; "
         "the share of the best product is the figure of merit. net: messages and "
         "collectives between ranks (under mpirun or srun). disk: writes with sync, "
-        "reads.\n"
+        "reads. schedule: each pipeline schedule by the program's own runner, with "
+        "operations that sleep, so that more ranks than cores time truly: a step "
+        "beside "
+        "the ideal of its table, and the bubble (step - operations) beside 1f1b's.\n"
         "Rows are medians with quartiles. FLOPs of a step are 6 a token for each "
         "parameter of a matrix, the head's included and the embedding's not, and 6 x "
         "layers x length x hidden for attention; what is computed again counts "
@@ -57,6 +64,8 @@ const struct verb verb_bench = {
     .examples = "dusk bench step --size toy\n"
                 "srun dusk bench step --run run.yaml\n"
                 "mpirun -n 2 dusk bench net step --pipeline 2 --json bench.json\n"
+                "mpirun --oversubscribe -n 8 dusk bench schedule --stages 8 "
+                "--micro-batches 32\n"
                 "BLIS_ARCH_TYPE=3 dusk bench gemm --precision fp32",
     .options = bench_options,
     .mpi = true,
@@ -66,9 +75,10 @@ static const struct section {
     const char *name;
     int (*run)(struct bench *b, struct err *err);
     bool asked; /* runs only when named */
-} sections[] = {{"gemm", bench_gemm, false}, {"memory", bench_memory, false},
-                {"ops", bench_ops, false},   {"step", bench_step, false},
-                {"net", bench_net, false},   {"disk", bench_disk, true}};
+} sections[] = {{"gemm", bench_gemm, false},       {"memory", bench_memory, false},
+                {"ops", bench_ops, false},         {"step", bench_step, false},
+                {"net", bench_net, false},         {"disk", bench_disk, true},
+                {"schedule", bench_schedule, true}};
 enum { SECTIONS = sizeof sections / sizeof *sections };
 
 static int check_sections(const struct options *o, struct err *err)
@@ -83,7 +93,7 @@ static int check_sections(const struct options *o, struct err *err)
         if (!known)
             return err_set(err, ERR_USAGE,
                            "no section \"%.40s\"%s%s%s; there are gemm, memory, ops, "
-                           "step, net and disk",
+                           "step, net, disk and schedule",
                            o->arg[i], s.best ? ": did you mean " : "",
                            s.best ? s.best : "", s.best ? "?" : "");
     }
@@ -161,6 +171,29 @@ static int read_run(struct bench *b, const struct options *o, const char *path,
     return read_precision(b, o, precision_name(precision_of(run)), err);
 }
 
+static int read_schedule(struct bench *b, const struct options *o, struct err *err)
+{
+    enum { STAGES_MAX = 4096, MICRO_BATCHES_MAX = 1 << 16 };
+    static const char *const names[] = {"all", "gpipe", "1f1b", "zb-h1"};
+    int64_t stages, micro_batches;
+    double op_ms;
+    if (options_int(o, "--stages", comm_size(b->world), 1, STAGES_MAX, &stages, err) ||
+        options_int(o, "--micro-batches", 4 * stages, 1, MICRO_BATCHES_MAX,
+                    &micro_batches, err) ||
+        options_double(o, "--op-ms", 20, 0.001, 60000, &op_ms, err))
+        return -1;
+    b->stages = (int)stages;
+    b->micro_batches = (int)micro_batches;
+    b->op_s = 1e-3 * op_ms;
+    b->only_schedule = options_text(o, "--schedule", "all");
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+        if (strcmp(b->only_schedule, names[i]) == 0)
+            return 0;
+    return err_set(err, ERR_USAGE,
+                   "--schedule: expected gpipe, 1f1b, zb-h1 or all, found \"%.40s\"",
+                   b->only_schedule);
+}
+
 static int read_options(struct bench *b, const struct options *o, struct run *run,
                         struct err *err)
 {
@@ -168,7 +201,7 @@ static int read_options(struct bench *b, const struct options *o, struct run *ru
     b->folder = options_text(o, "--folder", ".");
     bool failed = check_sections(o, err) ||
                   (path ? read_run(b, o, path, run, err) : read_size(b, o, err));
-    if (failed ||
+    if (failed || read_schedule(b, o, err) ||
         options_int(o, "--disk-bytes", 256000000, 1, INT64_MAX / 2, &b->disk_bytes,
                     err) ||
         options_int(o, "--memory-bytes", 256000000, 1, (int64_t)1 << 40,

@@ -26,6 +26,8 @@ const struct verb verb_train = {
         "sft the replies of record sets, or with dpo what is preferred in sets of "
         "pairs, "
         "beside a reference that is run once before the first step.\n"
+        "Every step says where its time went, in metrics.jsonl and the log; "
+        "log.timeline keeps some steps whole, as timeline.json and timeline.svg.\n"
         "SIGUSR1 or SIGTERM to the ranks (SIGUSR1 to mpirun) saves and exits with 75. "
         "configs/reference.yaml explains every key; dusk check validates a file "
         "without "

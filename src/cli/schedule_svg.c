@@ -2,6 +2,7 @@
 #include "src/cli/schedule_svg.h"
 
 #include "src/base/file.h"
+#include "src/base/svg.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -18,26 +19,17 @@ enum {
     NARROWEST = 560
 };
 
-struct paint {
-    const char *fill, *text, *meaning;
-};
-
-/* In the order of enum pipe_op_kind; dark enough or light enough for its text. */
-static const struct paint paints[] = {
+/* In the order of enum pipe_op_kind. */
+static const struct svg_paint paints[] = {
     [PIPE_FORWARD] = {"#2f6fb7", "#ffffff", "forward"},
     [PIPE_BACKWARD] = {"#3a9d5d", "#ffffff", "input gradient"},
     [PIPE_WEIGHT] = {"#f0b429", "#222222", "weight gradient"},
 };
 
-static void box(FILE *f, const struct paint *p, double x, double y, double width,
+static void box(FILE *f, const struct svg_paint *p, double x, double y, double width,
                 const char *label)
 {
-    fprintf(f,
-            "<rect x=\"%g\" y=\"%g\" width=\"%g\" height=\"%d\" fill=\"%s\" "
-            "stroke=\"#ffffff\"/>",
-            x, y, width, BOX, p->fill);
-    fprintf(f, "<text x=\"%g\" y=\"%g\" text-anchor=\"middle\" fill=\"%s\">%s</text>\n",
-            x + width / 2, y + BOX - 7, p->text, label);
+    svg_box(f, p, &(struct svg_box){x, y, width, BOX, label, NULL});
 }
 
 static void stage_row(FILE *f, const struct schedule *s,
@@ -45,12 +37,13 @@ static void stage_row(FILE *f, const struct schedule *s,
                       const struct schedule_times *t, int stage)
 {
     double y = TOP + ROW * (double)stage;
-    fprintf(f, "<text x=\"%d\" y=\"%g\">stage %d</text>\n", MARGIN, y + BOX - 7, stage);
+    char label[32];
+    snprintf(label, sizeof label, "stage %d", stage);
+    svg_text(f, MARGIN, y + BOX - 7, label);
     for (int at = 0; at < s->ops[stage]; at++) {
         struct pipe_op op = s->op[stage][at];
         double x = LEFT + UNIT * t->start[stage][at];
         double width = UNIT * schedule_cost(s, costs, op.kind);
-        char label[16];
         if (width <= 0)
             continue;
         snprintf(label, sizeof label, "%d", op.micro_batch);
@@ -69,8 +62,9 @@ static void legend(FILE *f)
     for (int k = PIPE_FORWARD; k <= PIPE_WEIGHT; k++) {
         double x = LEFT + LEGEND * (double)k;
         box(f, &paints[k], x, 32, UNIT, "i");
-        fprintf(f, "<text x=\"%g\" y=\"%d\">%s of i</text>\n", x + UNIT + 6,
-                32 + BOX - 7, paints[k].meaning);
+        char text[64];
+        snprintf(text, sizeof text, "%s of i", paints[k].meaning);
+        svg_text(f, x + UNIT + 6, 32 + BOX - 7, text);
     }
 }
 
@@ -80,21 +74,14 @@ static void draw(FILE *f, const struct schedule *s, const struct schedule_costs 
     double wide = LEFT + UNIT * t->length + MARGIN;
     double width = wide > NARROWEST ? wide : NARROWEST;
     double height = TOP + ROW * (double)s->stages + MARGIN;
-    fprintf(f,
-            "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"%g\" height=\"%g\" "
-            "viewBox=\"0 0 %g %g\" font-family=\"sans-serif\" font-size=\"12\">\n"
-            "<rect width=\"%g\" height=\"%g\" fill=\"#ffffff\"/>\n"
-            "<text x=\"%d\" y=\"20\">%s</text>\n",
-            width, height, width, height, width, height, MARGIN, title);
+    svg_begin(f, width, height, title);
     legend(f);
     for (int stage = 0; stage < s->stages; stage++) {
-        fprintf(f,
-                "<rect x=\"%d\" y=\"%g\" width=\"%g\" height=\"%d\" "
-                "fill=\"#e8e8e8\"/>\n",
-                LEFT, TOP + ROW * (double)stage, UNIT * t->length, BOX);
+        svg_ground(f, "#e8e8e8", LEFT, TOP + ROW * (double)stage, UNIT * t->length,
+                   BOX);
         stage_row(f, s, costs, t, stage);
     }
-    fprintf(f, "</svg>\n");
+    svg_end(f);
 }
 
 int schedule_svg(const struct schedule *s, const struct schedule_costs *costs,

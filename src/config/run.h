@@ -107,6 +107,8 @@ struct run {
     struct {
         int64_t every;
         double timeout, io_timeout; /* s; 0: none */
+        bool accounting;
+        int64_t timeline_from, timeline_steps; /* steps 0: none */
     } log;
 };
 

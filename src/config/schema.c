@@ -597,6 +597,35 @@ const struct key schema_keys[] = {
      .min = 0,
      .max = 1e9,
      .help = "The same while the run starts, loads, saves or ends."},
+    {.path = "log.accounting",
+     .type = KEY_BOOL,
+     .offset = AT(log.accounting),
+     .missing = "true",
+     .help =
+         "Say in every step where its time went: computing, waiting, the pipeline's "
+         "bubble beside the ideal one, imbalance, exposed communication. Changes no "
+         "result."},
+    {.path = "log.timeline.from",
+     .type = KEY_I64,
+     .offset = AT(log.timeline_from),
+     .missing = "1",
+     .min = 1,
+     .max = STEPS_MAX,
+     .example = "10",
+     .help =
+         "The first step of the timeline; a run that goes on from a later one makes "
+         "none."},
+    {.path = "log.timeline.steps",
+     .type = KEY_I64,
+     .offset = AT(log.timeline_steps),
+     .missing = "0",
+     .min = 0,
+     .max = 10000,
+     .example = "2",
+     .help =
+         "Steps of which every operation of every rank is kept, and then written to "
+         "the run's folder: timeline.json for Perfetto, and timeline.svg, a "
+         "picture."},
     {.path = NULL},
 };
 
@@ -611,7 +640,8 @@ const struct section schema_sections[] = {
     {"parallel", "How the model is spread over the ranks."},
     {"eval", "Losses on held-out text during the run."},
     {"checkpoint", "Saving and resuming."},
-    {"log", "What is printed."},
+    {"log", "What is told of the run."},
+    {"log.timeline", "Some steps in every detail, on one clock."},
     {NULL, NULL},
 };
 

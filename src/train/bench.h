@@ -59,10 +59,13 @@ struct bench {
     int64_t node_bytes; /* that `step` may take on a host, 0: what is free */
     const int *split;   /* [split_n] layers of each stage; split_n 0: automatic */
     int split_n;
-    const char *folder;  /* of `disk` */
-    int64_t disk_bytes;  /* of a rank's file in `disk` */
-    int64_t array_bytes; /* of each array in `memory` */
-    const char *section; /* under way */
+    int stages, micro_batches; /* of `schedule` */
+    double op_s;               /* that an operation of it sleeps */
+    const char *only_schedule; /* its name, or "all" */
+    const char *folder;        /* of `disk` */
+    int64_t disk_bytes;        /* of a rank's file in `disk` */
+    int64_t array_bytes;       /* of each array in `memory` */
+    const char *section;       /* under way */
     int rows, room;
     struct bench_row *row; /* owned */
 };
@@ -102,6 +105,7 @@ int bench_ops(struct bench *b, struct err *err);
 int bench_step(struct bench *b, struct err *err);
 int bench_net(struct bench *b, struct err *err);
 int bench_disk(struct bench *b, struct err *err);
+int bench_schedule(struct bench *b, struct err *err);
 
 /* GFLOP/s of m x n x k products by all threads in the given dtype, C overwritten,
  * B as a weight [n,k]: the rate that shares of a step are taken of. Local. */

@@ -257,6 +257,17 @@ void engine_set_watch(struct engine *e, const struct engine_watch *watch)
     e->watch = watch;
 }
 
+void engine_set_trace(struct engine *e, struct trace *trace)
+{
+    e->trace = trace;
+    runner_set_trace(e->train.runner, trace);
+}
+
+const struct schedule *engine_schedule(const struct engine *e)
+{
+    return &e->train.schedule;
+}
+
 int engine_segments(const struct engine *e)
 {
     return e->train.segments;

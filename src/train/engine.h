@@ -11,6 +11,7 @@
 
 #include "mpi/grid.h"
 #include "mpi/schedule.h"
+#include "mpi/trace.h"
 #include "mpi/zero.h"
 #include "src/base/dtype.h"
 #include "src/gemm/gemm.h"
@@ -38,7 +39,9 @@ struct engine_spec {
     enum dtype dtype;            /* of weights and activations: F32 or BF16 */
     enum stage_packing packing;  /* of bf16 weights */
     struct freeze freeze;        /* training: what stays; its patterns are borrowed */
-    bool training; /* else forward passes only: no gradients, no optimizer */
+    bool accounting; /* these two for the memory plan: what the run keeps of its */
+    int64_t timeline_steps; /* steps' times (src/train/account.h) */
+    bool training;          /* else forward passes only: no gradients, no optimizer */
 };
 
 /* Rows of a micro-batch at most; and the numbers in which a sample travels: a window
@@ -66,6 +69,7 @@ struct zero *engine_zero(struct engine *e);
 const struct slab *engine_slab(const struct engine *e);
 const struct freeze *engine_freeze(const struct engine *e);
 const float *engine_grads(const struct engine *e); /* as the slab says; NULL: none */
+const struct schedule *engine_schedule(const struct engine *e); /* of training */
 enum dtype engine_dtype(const struct engine *e);
 int64_t engine_bytes(const struct engine *e); /* memory taken on this rank */
 
@@ -82,6 +86,10 @@ struct engine_watch {
     void (*loss)(void *context, int micro_batch, int segments, const double *nll);
 };
 void engine_set_watch(struct engine *e, const struct engine_watch *watch);
+
+/* Training passes and updates from now on are recorded in `trace` (mpi/trace.h):
+ * borrowed, NULL for none. Local. */
+void engine_set_trace(struct engine *e, struct trace *trace);
 
 /* What a pass minimises. */
 struct engine_objective {

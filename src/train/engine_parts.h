@@ -37,6 +37,7 @@ struct engine {
     struct zero *zero;
     struct flow train, forward;
     const struct engine_watch *watch; /* borrowed, or NULL */
+    struct trace *trace;              /* borrowed, or NULL */
     struct batch *forward_batch;      /* [ENGINE_FORWARD_MICRO_BATCHES] */
     double *forward_nll;
     int64_t bytes;

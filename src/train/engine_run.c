@@ -205,6 +205,7 @@ void engine_publish(struct engine *e)
 
 void engine_update(struct engine *e, struct zero_step *step)
 {
+    step->trace = e->trace;
     zero_update(e->zero, step);
     weights_changed(e);
 }

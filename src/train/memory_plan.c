@@ -6,6 +6,7 @@
 #include "mpi/shard.h"
 #include "src/base/mem.h"
 #include "src/gemm/bf16.h"
+#include "src/train/account.h"
 #include "src/model/stage.h"
 #include "src/param/split.h"
 
@@ -23,7 +24,7 @@ enum {
 
 static const char *const names[MEMORY_KINDS] = {
     "weights",    "packed copies", "gradients",     "masters", "moments", "activations",
-    "workspaces", "evaluation",    "communication", "data",    "process"};
+    "workspaces", "evaluation",    "communication", "data",    "times",   "process"};
 
 const char *memory_kind_name(enum memory_kind k)
 {
@@ -101,6 +102,11 @@ static int plan_flow(struct place *w, enum schedule_kind kind, int micro_batches
     int64_t message =
         (int64_t)engine_max_rows(e) * e->shape.hidden * (int64_t)dtype_bytes(e->dtype);
     int64_t runner = runner_bytes(&w->grid, &schedule, message);
+    if (kind != SCHEDULE_FORWARD)
+        bytes[MEMORY_TIMES] =
+            account_bytes(e->accounting, e->timeline_steps, &schedule,
+                          w->grid.pipeline * w->grid.data,
+                          w->grid.replica * w->grid.pipeline + w->grid.stage);
     int slots = schedule.slots[w->grid.stage];
     int waiting = schedule.waiting[w->grid.stage];
     schedule_fini(&schedule);

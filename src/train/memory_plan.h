@@ -23,6 +23,7 @@ enum memory_kind {
     MEMORY_EVALUATION,    /* what a forward pass needs beside the weights */
     MEMORY_COMMUNICATION, /* messages between stages, pieces between replicas */
     MEMORY_DATA,          /* tokens of a step */
+    MEMORY_TIMES,         /* what the run keeps of its steps' times */
     MEMORY_PROCESS,       /* program, libraries, their buffers: an estimate */
     MEMORY_KINDS
 };

@@ -136,6 +136,8 @@ int run_engine_spec(const struct run *run, const struct model_shape *shape, int 
                                  .schedule = run_schedule_kind(run->parallel.schedule),
                                  .dtype = precision_of(run),
                                  .freeze = freeze,
+                                 .accounting = run->log.accounting,
+                                 .timeline_steps = run->log.timeline_steps,
                                  .training = true};
     return 0;
 }

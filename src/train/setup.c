@@ -262,6 +262,15 @@ static void log_setup(const struct trainer *t)
         log_line(t->log, "resumed from %s at step %" PRId64, t->start.path, t->at.step);
 }
 
+static int setup_account(struct trainer *t, struct err *err)
+{
+    struct account_spec spec = {.every_step = t->run.log.accounting,
+                                .timeline_from = t->run.log.timeline_from,
+                                .timeline_steps = t->run.log.timeline_steps,
+                                .folder = t->folder};
+    return account_create(&t->account, t->engine, &spec, err);
+}
+
 static int open_metrics(struct trainer *t, struct err *err)
 {
     int failed = 0;
@@ -284,7 +293,7 @@ int trainer_setup(struct trainer *t, const char *path, const char *const *sets,
         dpo_settings(&t->run, &t->pairs.settings, err) || setup_data(t, err) ||
         set_steps(t, err) || setup_engine(t, err) || dpo_setup(t, err) ||
         trainer_load(t, err) || dpo_enter(t, err) || describe_folder(t, err) ||
-        open_metrics(t, err))
+        open_metrics(t, err) || setup_account(t, err))
         return -1;
     trainer_set_rates(t);
     log_setup(t);
@@ -305,6 +314,7 @@ void trainer_fini(struct trainer *t)
     mem_free(t->segment_nll);
     mem_free(t->order);
     mem_free(t->nll);
+    account_destroy(t->account);
     engine_destroy(t->engine);
     data_destroy(t->data);
     start_fini(&t->start);

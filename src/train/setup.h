@@ -12,6 +12,7 @@
 #include "src/config/run.h"
 #include "src/objective/pair_step.h"
 #include "src/optim/lr.h"
+#include "src/train/account.h"
 #include "src/train/data.h"
 #include "src/train/data_set.h"
 #include "src/train/dpo.h"
@@ -37,6 +38,7 @@ struct trainer {
     struct data_set *valid;  /* [run.data.valid_sets] */
     struct memory_plan plan; /* of this rank */
     struct engine *engine;
+    struct account *account; /* NULL: not asked for */
     struct lr lr;
     int64_t steps; /* total */
     struct position at;

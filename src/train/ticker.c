@@ -52,6 +52,8 @@ void ticker_step(struct ticker *t, const struct ticker_step *s)
              s->step, t->steps, s->loss, s->lr, s->grad_norm, s->tokens_per_s, left);
     if (!t->terminal) {
         log_line(t->log, "%s", body);
+        if (s->note)
+            log_line(t->log, "  %s", s->note);
         return;
     }
     bar(progress, (double)s->step / (double)t->steps);

@@ -4,7 +4,8 @@
 
 /* What a person sees of a training run: on a terminal a bar that redraws, in a log a
  * plain line every `every` steps, both with loss, rate, gradient norm, tokens/s and
- * time left. A NULL or silent log shows nothing. Local. */
+ * time left; in a log also what there is to note of the step. A NULL or silent log
+ * shows nothing. Local. */
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -22,6 +23,7 @@ struct ticker {
 struct ticker_step {
     int64_t step; /* after this many updates */
     double loss, lr, grad_norm, tokens_per_s;
+    const char *note; /* in a log a line of its own below; NULL: none */
 };
 
 void ticker_begin(struct ticker *t, const struct log *log, int64_t every, int64_t first,

@@ -24,22 +24,27 @@ static int step_data(struct trainer *t, struct amount *all, int *stop, struct er
 {
     const struct grid *g = engine_grid(t->engine);
     struct amount mine = {0};
+    double begin_s = trace_now(account_trace(t->account));
     int failed = t->late_failed;
     if (failed)
         *err = t->late;
     else if (g->stage == 0)
         failed = learn_read(t, &mine, err);
-    int64_t agreed[] = {failed ? 1 : 0, mine.counted, mine.tokens, mine.chosen,
-                        stop_signal()};
+    int64_t agreed[] = {failed ? 1 : 0, mine.counted,  mine.tokens,
+                        mine.chosen,    stop_signal(), account_wants(t->account)};
     comm_sum_i64(t->world, agreed, 4);
-    comm_max_i64(t->world, agreed + 4, 1);
+    comm_max_i64(t->world, agreed + 4, 2);
     if (agreed[0] > 0)
         return comm_agree(t->world, failed, err);
     *all =
         (struct amount){.counted = agreed[1], .tokens = agreed[2], .chosen = agreed[3]};
     *stop = (int)agreed[4];
-    if (!*stop)
-        comm_bcast(g->pipe_axis, t->tokens, t->tokens_bytes, 0);
+    if (*stop)
+        return 0;
+    if (agreed[5])
+        account_due(t->account);
+    comm_bcast(g->pipe_axis, t->tokens, t->tokens_bytes, 0);
+    trace_add(account_trace(t->account), TRACE_DATA, -1, begin_s);
     return 0;
 }
 
@@ -57,7 +62,9 @@ static void step_compute(struct trainer *t, const struct amount *all, struct out
     double wait_s = 0;
     learn_begin(t, all, &objective);
     engine_pass(t->engine, t->batches, &objective, t->segment_nll, &wait_s);
+    double begin_s = trace_now(account_trace(t->account));
     o->loss = learn_loss(t, all, o->mean);
+    trace_add(account_trace(t->account), TRACE_LOSS, -1, begin_s);
     if (isnan(o->loss))
         o->loss = NAN; /* without a sign that would be printed */
     struct zero_step *z = &o->update;
@@ -127,14 +134,21 @@ static int give_up(struct trainer *t, const struct amount *all, struct err *err)
 }
 
 static int report_step(struct trainer *t, const struct outcome *o,
-                       const struct amount *all, double spent_s, struct err *err)
+                       const struct amount *all, double begin_s, struct err *err)
 {
+    struct account_figures times;
+    char note[512];
+    bool told = account_end(t->account, t->at.step, &o->update, begin_s, &times);
+    double spent_s = told ? times.step_s : clock_s() - begin_s;
     double tokens = (double)all->tokens;
+    if (told)
+        account_describe(&times, note, sizeof note);
     struct ticker_step shown = {.step = t->at.step,
                                 .loss = o->loss,
                                 .lr = o->update.lr,
                                 .grad_norm = o->update.norm,
-                                .tokens_per_s = tokens / spent_s};
+                                .tokens_per_s = tokens / spent_s,
+                                .note = told ? note : NULL};
     ticker_step(&t->ticker, &shown);
     if (!comm_root(t->world))
         return 0;
@@ -148,6 +162,8 @@ static int report_step(struct trainer *t, const struct outcome *o,
     json_int(j, "counted_tokens", all->counted);
     json_double(j, "tokens_per_s", tokens / spent_s);
     json_double(j, "step_s", spent_s);
+    if (told)
+        account_json(&times, j);
     json_int(j, "epoch", data_epoch(t->data, t->at.samples - 1));
     json_int(j, "skipped", t->at.skipped);
     if (t->run.train.objective == RUN_DPO)
@@ -268,10 +284,21 @@ static int next_chunk(struct trainer *t, struct err *err)
     return 0;
 }
 
+/* A failure is told with the next step's agreement. */
+static void write_timeline(struct trainer *t, bool over)
+{
+    struct err err = {0};
+    if (!account_timeline(t->account, t->at.step, over, &err) || t->late_failed)
+        return;
+    t->late_failed = -1;
+    t->late = err;
+}
+
 /* One step with what follows it; *stop is set when a signal asked to end before it. */
 static int step(struct trainer *t, int *stop, struct err *err)
 {
-    double start_s = clock_s();
+    account_begin(t->account, t->at.step + 1);
+    double begin_s = clock_s();
     struct amount all = {0};
     struct outcome o;
     watch_phase(comm_watch(t->world), "training", WATCH_WORK);
@@ -282,10 +309,12 @@ static int step(struct trainer *t, int *stop, struct err *err)
         return 0;
     step_compute(t, &all, &o);
     advance(t, all.tokens, &o);
-    t->late_failed = report_step(t, &o, &all, clock_s() - start_s, &t->late);
-    if (t->at.skipped_in_a_row >= t->run.train.max_skipped)
-        return give_up(t, &all, err);
+    t->late_failed = report_step(t, &o, &all, begin_s, &t->late);
     bool last = t->at.step == t->steps;
+    bool hopeless = t->at.skipped_in_a_row >= t->run.train.max_skipped;
+    write_timeline(t, last || hopeless);
+    if (hopeless)
+        return give_up(t, &all, err);
     bool evaluates =
         due(t->run.eval.every, t->at.step) || (last && t->run.eval.every > 0);
     bool turns = dpo_chunk_ends(t);
@@ -310,6 +339,7 @@ static int run_steps_to_end(struct trainer *t, struct err *err)
         if (step(t, &stop, err))
             return -1;
         if (stop) {
+            write_timeline(t, true);
             ticker_pause(&t->ticker);
             log_line(t->log, "signal %d: saving and leaving", stop);
             if (save(t, err))

@@ -261,6 +261,33 @@ static void folders_are_made_and_removed_whole(void **state)
     free(tree);
 }
 
+/* Whole under its name, or as it was before. */
+static void a_stream_appears_when_it_is_closed(void **state)
+{
+    char *path = in(state, "stream");
+    for (int failed = 0; failed < 2; failed++) {
+        struct err err = {.text = "why"};
+        struct file_stream s;
+        size_t bytes;
+        assert_int_equal(file_stream_open(&s, path, &err), 0);
+        assert_true(fprintf(s.to, failed ? "new" : "old") > 0);
+        assert_true(failed || access(path, F_OK) != 0);
+        assert_int_equal(file_stream_close(&s, failed, &err), -failed);
+        assert_string_equal(err.text, "why");
+        char *text = file_read(path, 100, &bytes, &err);
+        assert_string_equal(text, "old");
+        assert_int_equal(entries(*state), 1);
+        free(text);
+    }
+    struct file_stream s;
+    struct err err = {0};
+    char *absent = in(state, "absent/stream");
+    assert_int_equal(file_stream_open(&s, absent, &err), -1);
+    assert_non_null(strstr(err.text, "absent/stream"));
+    free(absent);
+    free(path);
+}
+
 static void joins_paths(void **state)
 {
     (void)state;
@@ -291,6 +318,7 @@ int main(void)
         IN_A_FOLDER(a_folder_in_the_way_stays),
         IN_A_FOLDER(reads_and_writes_at_offsets),
         IN_A_FOLDER(folders_are_made_and_removed_whole),
+        IN_A_FOLDER(a_stream_appears_when_it_is_closed),
         cmocka_unit_test(joins_paths),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

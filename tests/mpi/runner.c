@@ -127,6 +127,29 @@ static void backward(void *context, int i, int slot, const void *from, void *to)
         weight(c, i, slot);
 }
 
+/* Every computation once, in no other's time; waiting is in the sums. */
+static void check_trace(const struct trace *t, const struct schedule *s, bool backward,
+                        double waited_s)
+{
+    int found[3][MAX_MICRO_BATCHES] = {0};
+    double end = 0;
+    for (int64_t k = 0; k < t->spans; k++) {
+        const struct trace_span *span = &t->span[k];
+        assert_true(span->begin_s >= end && span->end_s >= span->begin_s);
+        end = span->end_s;
+        if (span->kind <= TRACE_WEIGHT)
+            found[span->kind][span->micro_batch]++;
+    }
+    for (int i = 0; i < s->micro_batches; i++) {
+        assert_int_equal(found[TRACE_FORWARD][i], 1);
+        assert_int_equal(found[TRACE_BACKWARD][i], backward);
+        assert_int_equal(found[TRACE_WEIGHT][i], schedule_split(s->kind));
+    }
+    double waits = t->seconds[TRACE_RECEIVE] + t->seconds[TRACE_SEND];
+    assert_true(waits > waited_s - 1e-6 && waits < waited_s + 1e-6);
+    assert_true(t->exposed_s >= 0 && t->exposed_s <= waits + 1e-9);
+}
+
 static void run_once(const struct grid *g, struct runner *r, const struct schedule *s,
                      const int64_t *floats, uint64_t seed, double *wait_s)
 {
@@ -144,7 +167,16 @@ static void run_once(const struct grid *g, struct runner *r, const struct schedu
         bytes[i] = floats[i] * (int64_t)sizeof(float);
     struct runner_calls calls = {&c, forward, c.backward_wanted ? backward : NULL,
                                  c.split ? weight : NULL};
+    struct err err;
+    struct trace t;
+    double before = *wait_s;
+    assert_int_equal(trace_init(&t, trace_step_spans(s->ops[g->stage]), &err), 0);
+    t.keeps = true;
+    runner_set_trace(r, &t);
     runner_run(r, &calls, bytes, wait_s);
+    runner_set_trace(r, NULL);
+    check_trace(&t, s, c.backward_wanted, *wait_s - before);
+    trace_fini(&t);
     assert_int_equal(c.wrong, 0);
     assert_int_equal(c.forwards, s->micro_batches);
     assert_int_equal(c.backwards, c.backward_wanted ? s->micro_batches : 0);
@@ -215,6 +247,23 @@ static void messages_of_several_pieces(void **state)
     grid_fini(&g);
 }
 
+/* The ranks of a test share a host and its clock: the estimate must be near it. */
+static void clocks_of_one_host_agree(void **state)
+{
+    struct comm *world = *state;
+    for (int pipeline = 1; pipeline <= comm_size(world); pipeline++) {
+        struct err err = {0};
+        struct grid g;
+        if (grid_init(&g, world, pipeline, 0, &err))
+            continue;
+        struct clock_fix f = clock_sync(&g);
+        printf("# rank %d: offset %.1f us\n", comm_rank(world), 1e6 * f.offset_s);
+        assert_true(f.rate == 0 && f.offset_s > -0.02 && f.offset_s < 0.02);
+        assert_true(comm_rank(world) > 0 || f.offset_s == 0);
+        grid_fini(&g);
+    }
+}
+
 static void bytes_are_those_of_the_plan(void **state)
 {
     (void)state;
@@ -279,6 +328,8 @@ int main(int argc, char **argv)
         cmocka_unit_test_prestate(chains_give_known_numbers, comm_self()),
         cmocka_unit_test_prestate(chains_give_known_numbers, world),
         cmocka_unit_test_prestate(messages_of_several_pieces, world),
+        cmocka_unit_test_prestate(clocks_of_one_host_agree, comm_self()),
+        cmocka_unit_test_prestate(clocks_of_one_host_agree, world),
         cmocka_unit_test(bytes_are_those_of_the_plan),
         cmocka_unit_test(a_wrong_schedule_is_refused),
     };

@@ -394,6 +394,30 @@ static void no_operation_is_superfluous(void **state)
     printf("# %d tables with one operation less refused\n", changed);
 }
 
+/* A table priced anew is one priced first. */
+static void pricing_anew_forgets_what_was(void **state)
+{
+    (void)state;
+    static const struct schedule_costs costs[] = {{5, 1, 9}, {2, 3, 1}};
+    struct err err = {0};
+    struct schedule s;
+    struct schedule_times anew, first;
+    assert_int_equal(schedule_init(&s, SCHEDULE_ZB_H1, 5, 12, &err), 0);
+    assert_int_equal(schedule_times_init(&anew, &s, &costs[0], &err), 0);
+    schedule_times_price(&anew, &s, &costs[1]);
+    assert_int_equal(schedule_times_init(&first, &s, &costs[1], &err), 0);
+    assert_true(anew.length == first.length && first.length > 0);
+    for (int stage = 0; stage < 5; stage++) {
+        assert_true(anew.busy[stage] == first.busy[stage]);
+        assert_int_equal(anew.alive[stage], first.alive[stage]);
+        assert_memory_equal(anew.start[stage], first.start[stage],
+                            (size_t)s.ops[stage] * sizeof(double));
+    }
+    schedule_times_fini(&anew);
+    schedule_times_fini(&first);
+    schedule_fini(&s);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -401,6 +425,7 @@ int main(void)
         cmocka_unit_test(promises_are_tight),
         cmocka_unit_test(orders_are_those_of_the_papers),
         cmocka_unit_test(steps_are_as_long_as_the_paper_says),
+        cmocka_unit_test(pricing_anew_forgets_what_was),
         cmocka_unit_test(each_fault_is_refused_by_name),
         cmocka_unit_test(a_deadlock_is_found),
         cmocka_unit_test(no_operation_is_superfluous),

@@ -149,6 +149,32 @@ static void largest_and_sum(struct gemm *gemm)
 }
 
 /* Refused with the change that fits; and what fits is admitted. */
+/* What is kept of the steps' times: spans of the timeline's steps on every rank, and on
+ * rank 0 once more for the others'. */
+static void a_timeline_is_planned(struct gemm *gemm)
+{
+    enum { STEPS = 1000 };
+    for (int rank = 0; rank < 4; rank++) {
+        struct err err = {0};
+        struct engine_spec spec = spec_of(4, 1, DTYPE_F32, false);
+        struct memory_plan none, some;
+        memory_plan(&spec, 4, rank, gemm, &none, &err);
+        spec.accounting = true;
+        spec.timeline_steps = STEPS;
+        memory_plan(&spec, 4, rank, gemm, &some, &err);
+        expect(none.bytes[MEMORY_TIMES] == 0, "times, of none",
+               (double)none.bytes[MEMORY_TIMES], 0);
+        /* An inner stage's 4 micro-batches: two computations, two receives, two sends
+         * each; six spans besides; 24 bytes a span; some hundred bytes of lists. */
+        double wanted = (rank ? 1 : 2) * 24.0 * STEPS * (4 * 6 + 6);
+        double found = (double)some.bytes[MEMORY_TIMES];
+        expect(found >= wanted && found < wanted + 4096, "times", found, wanted);
+        expect(memory_plan_total(&some) - memory_plan_total(&none) ==
+                   some.bytes[MEMORY_TIMES],
+               "the rest as before", 0, 0);
+    }
+}
+
 static void too_much_is_refused(struct comm *world, struct gemm *gemm)
 {
     static const struct {
@@ -202,6 +228,7 @@ int main(int argc, char **argv)
     frozen_tensors_take_less(gemm, freezes[1], DTYPE_BF16);
     what_waits_is_planned(gemm);
     largest_and_sum(gemm);
+    a_timeline_is_planned(gemm);
     too_much_is_refused(world, gemm);
     gemm_destroy(gemm);
     int64_t code = failed;
