@@ -42,6 +42,7 @@ struct text_reader {
     int64_t size, end; /* of the file, of the chunk */
     int64_t pos;       /* next byte to look at: the start of a line */
     int64_t keep, at;
+    int64_t cut; /* lines longer than this are dropped; 0: none */
     size_t used, room;
     char *buffer;
 };
@@ -105,6 +106,8 @@ static int find_newline(struct text_reader *r, int64_t from, int64_t *newline,
             }
             from = have;
         }
+        if (r->cut && from - r->keep > r->cut + 1) /* a CR may follow it */
+            r->keep = from;
         if (have == r->size) {
             *newline = r->size;
             return 0;
@@ -232,6 +235,11 @@ void text_reader_close(struct text_reader *r)
     mem_free(r);
 }
 
+void text_reader_cut(struct text_reader *r, int64_t bytes)
+{
+    r->cut = bytes;
+}
+
 /* Drops the CR of every CR LF in place; the new length. */
 static size_t drop_cr(char *text, size_t bytes)
 {
@@ -253,7 +261,7 @@ static int give(struct text_reader *r, int64_t begin, int64_t end,
     size_t bytes = drop_cr(text, (size_t)(end - begin));
     if (bytes > TEXT_DOCUMENT_BYTES)
         return too_long(r, err);
-    *d = (struct text_document){text, bytes, begin};
+    *d = (struct text_document){text, bytes, begin, false};
     return 1;
 }
 
@@ -264,6 +272,10 @@ static int next_line(struct text_reader *r, struct text_document *d, struct err 
         if (find_newline(r, begin, &newline, err))
             return -1;
         r->pos = newline + 1;
+        if (r->keep > begin) {
+            *d = (struct text_document){"", (size_t)(newline - begin), begin, true};
+            return 1;
+        }
         int more = give(r, begin, newline, d, err);
         if (more < 0 || d->bytes > 0)
             return more;

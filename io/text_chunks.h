@@ -10,6 +10,7 @@
  * byte-order mark at the start of a file is skipped. Documents without a byte are
  * skipped. Pure but for the reader. All local. */
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -37,6 +38,7 @@ struct text_document {
     const char *text; /* valid until the next call */
     size_t bytes;
     int64_t offset; /* of its first byte in the file */
+    bool cut;       /* longer than text_reader_cut allows: text is "" */
 };
 
 struct text_reader;
@@ -47,6 +49,10 @@ struct text_reader *text_reader_open(const char *path, int64_t file_bytes,
                                      enum text_rule rule, int64_t begin, int64_t end,
                                      struct err *err);
 void text_reader_close(struct text_reader *r); /* NULL is fine */
+
+/* Of lines: one longer than `bytes` comes cut, whatever its length, instead of as an
+ * error, and is not kept in memory, so that the caller may skip it. */
+void text_reader_cut(struct text_reader *r, int64_t bytes);
 
 /* 1: the next document; 0: no more; -1: err set. One of more than TEXT_DOCUMENT_BYTES
  * is ERR_INPUT naming file and line. */

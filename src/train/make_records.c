@@ -3,6 +3,7 @@
 
 #include "io/input_plan.h"
 #include "io/record_gather.h"
+#include "io/records.h"
 #include "io/token_stage.h"
 #include "src/base/mem.h"
 #include "src/base/progress.h"
@@ -151,6 +152,8 @@ static int encode_chunk(struct job *j, int64_t i, struct spill_writer *w,
         text_reader_open(j->o->files[k->file], j->plan.file_bytes[k->file], TEXT_LINE,
                          k->begin, k->end, err);
     int more = -1, failed = !r;
+    if (r)
+        text_reader_cut(r, RECORD_LINE_BYTES);
     spill_begin_chunk(w);
     while (!failed && (more = text_reader_next(r, &d, err)) > 0) {
         if (!text_is_blank(&d))

@@ -1,11 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "src/train/record_shapes.h"
 
+#include "io/records.h"
+
 #include <string.h>
 
 bool text_is_blank(const struct text_document *d)
 {
     size_t spaces = 0;
+    if (d->cut)
+        return false;
     while (spaces < d->bytes && strchr(" \t\r", d->text[spaces]))
         spaces++;
     return spaces == d->bytes;
@@ -24,6 +28,8 @@ static int find_shape(const char *path, int64_t bytes, struct record_maker *make
     enum record_shape shape;
     struct text_reader *r = text_reader_open(path, bytes, TEXT_LINE, 0, bytes, err);
     int more = -1, failed = !r;
+    if (r)
+        text_reader_cut(r, RECORD_LINE_BYTES);
     *found = -1;
     while (!failed && (more = text_reader_next(r, &d, err)) > 0) {
         if (text_is_blank(&d))

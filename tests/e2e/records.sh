@@ -238,6 +238,22 @@ line noshape 'expected a field "messages"' '{"prose": "a"}'
     echo "$good"
 } >huge.jsonl
 bad 3 1 "huge.jsonl:2: expected a line of at most 16 MiB" tokens huge.jsonl -o work/s.h5 --tokenizer "$model" --template zephyr
+# Longer than the largest document of text: not kept in memory, skipped on request.
+{
+    echo "$good"
+    awk 'BEGIN {printf "{\"messages\": \""; for (i = 0; i < 70; i++) printf "%1048576s", ""; print "\"}"}'
+    echo "$good"
+} >giant.jsonl
+for n in 1 2; do
+    bad 3 $n "giant.jsonl:2: expected a line of at most 16 MiB, found 734003" tokens giant.jsonl -o work/s.h5 --tokenizer "$model" --template zephyr
+    rm -f giant.h5
+    on $n tokens giant.jsonl -o giant.h5 --tokenizer "$model" --template zephyr --skip-bad
+    if [ $code -eq 0 ] && grep -q "giant.jsonl:2: expected a line of at most 16 MiB" err out; then
+        echo "ok: giant line skipped on $n ranks"
+    else
+        fail "giant.jsonl --skip-bad on $n ranks: exit code $code: $(tail -n 3 err)"
+    fi
+done
 for n in 1 2 3; do
     bad 3 $n "role.jsonl:2: " tokens many.jsonl role.jsonl json.jsonl -o work/s.h5 --tokenizer "$model" --template zephyr
 done
