@@ -5,6 +5,7 @@
 #include "io/ckpt.h"
 #include "io/upscale.h"
 #include "src/base/clock.h"
+#include "src/base/mem.h"
 #include "src/cli/options.h"
 
 static const struct option upscale_options[] = {
@@ -176,7 +177,7 @@ static void print_choices(const struct upscale_options *u,
 }
 
 static void print(const struct upscale_options *u, const struct upscale_result *r,
-                  const char *zeroed, double seconds)
+                  const char *zeroed, double seconds, double peak)
 {
     printf("%s: ", u->output);
     if (*r->ranges)
@@ -189,8 +190,9 @@ static void print(const struct upscale_options *u, const struct upscale_result *
     if (u->link)
         printf("linked to %s\n", u->checkpoint);
     else
-        printf("%.2f GB in %.2f s: %.2f GB/s\n", (double)r->bytes / 1e9, seconds,
-               (double)r->bytes / 1e9 / seconds);
+        printf("%.2f GB in %.2f s: %.2f GB/s, peak memory %.0f MB a rank\n",
+               (double)r->bytes / 1e9, seconds, (double)r->bytes / 1e9 / seconds,
+               peak / 1e6);
 }
 
 static int run(int argc, char **argv, struct comm *world, const struct log *log)
@@ -203,8 +205,13 @@ static int run(int argc, char **argv, struct comm *world, const struct log *log)
     int rc = read_options(&o, argc, argv, &u, &err);
     if (rc == 0)
         rc = upscale(world, log, &u, &result, &err);
-    if (rc == 0 && comm_root(world))
-        print(&u, &result, options_text(&o, "--zero", NULL), clock_s() - start);
+    if (rc == 0) {
+        double peak = (double)mem_peak_rss_bytes();
+        comm_max_f64(world, &peak, 1);
+        if (comm_root(world))
+            print(&u, &result, options_text(&o, "--zero", NULL), clock_s() - start,
+                  peak);
+    }
     options_fini(&o);
     return rc ? verb_fail(&verb_upscale, world, &err) : 0;
 }
