@@ -66,6 +66,8 @@ int ckpt_info_copy(struct ckpt_info *to, const struct ckpt_info *from, struct er
 void ckpt_info_clear_source(struct ckpt_info *info);
 const char *ckpt_info_value(const struct ckpt_info *info,
                             const char *key); /* NULL: none */
+
+/* NULL removes the key. */
 int ckpt_info_set(struct ckpt_info *info, const char *key, const char *value,
                   struct err *err);
 const struct ckpt_file *ckpt_info_file(const struct ckpt_info *info, const char *name);

@@ -107,9 +107,26 @@ const char *ckpt_info_value(const struct ckpt_info *info, const char *key)
     return NULL;
 }
 
+static void remove_pair(struct ckpt_info *info, const char *key)
+{
+    int kept = 0;
+    for (int i = 0; i < info->pairs; i++)
+        if (strcmp(info->pair[i].key, key) == 0) {
+            free(info->pair[i].key);
+            free(info->pair[i].value);
+        } else {
+            info->pair[kept++] = info->pair[i];
+        }
+    info->pairs = kept;
+}
+
 int ckpt_info_set(struct ckpt_info *info, const char *key, const char *value,
                   struct err *err)
 {
+    if (!value) {
+        remove_pair(info, key);
+        return 0;
+    }
     bool failed = false;
     char *text = copied_text(value, &failed);
     for (int i = 0; !failed && i < info->pairs; i++)

@@ -128,6 +128,11 @@ int64_t sealed_verify(struct sealed *s,
                       void (*bad)(void *context, const struct err *what),
                       void (*at)(void *context, int64_t bytes_done), void *context,
                       struct err *err);
+
+/* Opens PATH and reads every block of it, each on one rank, dealt out by the MiB, so
+ * that most are read by another rank than wrote them. What is damaged or cut is
+ * ERR_INPUT, on every rank. Collective over c. */
+int sealed_check(struct comm *c, const char *path, struct err *err);
 int64_t sealed_data_bytes(const struct sealed *s); /* that sealed_verify reads */
 int64_t sealed_file_bytes(const struct sealed *s);
 

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "src/config/rules.h"
 
+#include "src/base/duration.h"
 #include "src/config/path.h"
 
 #include <stdlib.h>
@@ -268,7 +269,27 @@ static int check_events(const struct run *r, const struct tree_node *root,
                           "checkpoint.keep_every: expected 0 or a multiple of "
                           "checkpoint.every (%lld), found %lld",
                           (long long)every, (long long)for_ever);
+    if (r->checkpoint.best && !r->eval.every)
+        return tree_error(err, path_place(root, "checkpoint.best"),
+                          "checkpoint.best: expected false without eval.every, found "
+                          "true");
     return 0;
+}
+
+static int check_walltime(const struct run *r, const struct tree_node *root,
+                          struct err *err)
+{
+    const char *text = r->run.walltime;
+    char shown[TREE_SHOWN];
+    double seconds;
+    if (strcmp(text, "auto") == 0 || strcmp(text, "none") == 0 ||
+        duration_parse(text, &seconds))
+        return 0;
+    return tree_error(
+        err, path_place(root, "run.walltime"),
+        "run.walltime: expected auto, none or a time such as 90 (minutes), "
+        "12:00:00 or 2-12:00:00, found \"%s\"",
+        tree_shown(text, shown));
 }
 
 /* Of "layers.5" and "layers.0-23" the numbers; other patterns are the model's to
@@ -358,7 +379,7 @@ int rules_check(struct run *r, const struct tree_node *root, struct err *err)
         check_objective(r, root, err) < 0 || check_length(r, root, err) < 0 ||
         check_batch(r, root, err) < 0 || check_rate(r, root, err) < 0 ||
         check_parallel(r, root, err) < 0 || check_dpo(r, root, err) < 0 ||
-        check_freeze(r, root, err) < 0)
+        check_freeze(r, root, err) < 0 || check_walltime(r, root, err) < 0)
         return -1;
     return check_events(r, root, err);
 }

@@ -15,6 +15,8 @@ enum run_schedule { RUN_CONSTANT, RUN_LINEAR, RUN_COSINE, RUN_WSD };
 enum run_decay_shape { RUN_DECAY_COSINE, RUN_DECAY_LINEAR, RUN_DECAY_SQRT };
 enum run_pipe { RUN_GPIPE, RUN_1F1B, RUN_ZB_H1 };
 enum run_objective { RUN_PRETRAIN, RUN_SFT, RUN_DPO };
+enum run_on_error { RUN_STOP, RUN_CONTINUE };
+enum run_optimizer { RUN_RESET, RUN_MAP };
 enum run_precision { RUN_FP32, RUN_BF16 };
 enum run_products { /* but for auto, as enum gemm_level + 1 */
                     RUN_PRODUCTS_AUTO,
@@ -41,10 +43,13 @@ struct run {
     struct {
         char *name, *dir;
         uint64_t seed;
+        char *walltime; /* "auto", "none" or a time of src/base/duration.h */
+        bool requeue;
     } run;
     struct {
-        char *init;   /* a checkpoint's path, or NULL for random */
-        char *layers; /* "0:24,8:32", or NULL */
+        char *init;                   /* a checkpoint's path, or NULL for random */
+        char *layers;                 /* "0:24,8:32", or NULL */
+        enum run_optimizer optimizer; /* moments of init */
         bool has_shape;
         struct run_shape shape;
         double init_std; /* random: standard deviation of matrices */
@@ -100,7 +105,9 @@ struct run {
     } eval; /* every 0: never; batches 0: all */
     struct {
         int64_t every, keep, keep_every; /* every 0: only at the end; keep 0: all */
-        char *resume;                    /* "auto", "never" or a path */
+        bool best;
+        enum run_on_error on_error;
+        char *resume; /* "auto", "never" or a path */
         int resume_allow_n;
         char **resume_allow;
     } checkpoint;

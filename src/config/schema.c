@@ -36,6 +36,10 @@ static const char *const decay_shapes[] = {[RUN_DECAY_COSINE] = "cosine",
                                            [RUN_DECAY_LINEAR] = "linear",
                                            [RUN_DECAY_SQRT] = "sqrt",
                                            NULL};
+static const char *const on_errors[] = {
+    [RUN_STOP] = "stop", [RUN_CONTINUE] = "continue", NULL};
+static const char *const optimizers[] = {
+    [RUN_RESET] = "reset", [RUN_MAP] = "map", NULL};
 static const char *const pipes[] = {
     [RUN_GPIPE] = "gpipe", [RUN_1F1B] = "1f1b", [RUN_ZB_H1] = "zb-h1", NULL};
 
@@ -59,6 +63,22 @@ const struct key schema_keys[] = {
      .min = 0,
      .max = 18446744073709551615.0,
      .help = "Seed of the data order and of random weights."},
+    {.path = "run.walltime",
+     .type = KEY_TEXT,
+     .offset = AT(run.walltime),
+     .missing = "auto",
+     .example = "\"24:00:00\"",
+     .help = "Time from the start of the process at which the job ends, as sbatch "
+             "--time takes it (minutes, HH:MM:SS, D-HH:MM:SS). The run saves before "
+             "it, by what steps and saves have taken, and exits with 75. auto: what "
+             "Slurm gives the job, else none; none: no end."},
+    {.path = "run.requeue",
+     .type = KEY_BOOL,
+     .offset = AT(run.requeue),
+     .missing = "false",
+     .help = "Under Slurm, ask for the job to be queued again (scontrol requeue) after "
+             "such an end and after SIGUSR1; not after SIGTERM, by which jobs are "
+             "cancelled."},
     {.path = "model.init",
      .type = KEY_INIT,
      .example = "\"base.h5\"",
@@ -74,6 +94,15 @@ const struct key schema_keys[] = {
          "Depth up-scaling while loading: half-open ranges of source layers, any "
          "overlap; null takes all once. Averaged, zeroed or noisy layers are made by "
          "dusk upscale."},
+    {.path = "model.optimizer",
+     .type = KEY_CHOICE,
+     .offset = AT(model.optimizer),
+     .missing = "reset",
+     .choices = optimizers,
+     .when = WHEN_CHECKPOINT,
+     .help = "The moments of AdamW when a new run starts from a checkpoint: reset "
+             "starts them at zero; map takes those of the source layers that the "
+             "weights come from, with the count of updates, of a training checkpoint."},
     {.path = "model.tokenizer",
      .type = KEY_TEXT,
      .offset = AT(model.tokenizer),
@@ -560,6 +589,21 @@ const struct key schema_keys[] = {
      .max = STEPS_MAX,
      .help = "Checkpoints at multiples of this step stay for ever; a multiple of "
              "checkpoint.every, 0 for none."},
+    {.path = "checkpoint.best",
+     .type = KEY_BOOL,
+     .offset = AT(checkpoint.best),
+     .missing = "false",
+     .help = "Keep also, as the link best, the checkpoint with the least loss on the "
+             "first set of data.valid, of those saved at a step that was evaluated."},
+    {.path = "checkpoint.on_error",
+     .type = KEY_CHOICE,
+     .offset = AT(checkpoint.on_error),
+     .missing = "stop",
+     .choices = on_errors,
+     .help = "What follows a checkpoint that cannot be written (disk full, quota, "
+             "permission): stop ends the run (exit 4); continue trains on and tries "
+             "again when the next is due, and exits with 4 if the last one failed. "
+             "Older ones are whole either way."},
     {.path = "checkpoint.resume",
      .type = KEY_TEXT,
      .offset = AT(checkpoint.resume),

@@ -73,23 +73,23 @@ char *checkpoints_path(const char *dir, int64_t step, struct err *err)
     return mem_printf(err, "%s/%s%0*" PRId64, dir, prefix, DIGITS, step);
 }
 
-int checkpoints_set_latest(const char *dir, int64_t step, struct err *err)
+int checkpoints_link(const char *dir, const char *name, int64_t step, struct err *err)
 {
     char target[64];
     snprintf(target, sizeof target, "%s%0*" PRId64, prefix, DIGITS, step);
-    char *latest = mem_printf(err, "%s/latest", dir);
-    char *fresh = mem_printf(err, "%s/latest.tmp-%ld", dir, (long)getpid());
-    int failed = !latest || !fresh;
+    char *link = mem_printf(err, "%s/%s", dir, name);
+    char *fresh = mem_printf(err, "%s/%s.tmp-%ld", dir, name, (long)getpid());
+    int failed = !link || !fresh;
     if (!failed) {
         unlink(fresh);
-        if (symlink(target, fresh) || rename(fresh, latest)) {
-            failed = err_set_errno(err, 0, "%s: cannot point it at %s", latest, target);
+        if (symlink(target, fresh) || rename(fresh, link)) {
+            failed = err_set_errno(err, 0, "%s: cannot point it at %s", link, target);
             unlink(fresh);
         } else {
-            failed = file_sync_folder_of(latest, err);
+            failed = file_sync_folder_of(link, err);
         }
     }
-    free(latest);
+    free(link);
     free(fresh);
     return failed ? -1 : 0;
 }
@@ -108,22 +108,31 @@ static int remove_step(const char *dir, int64_t step, struct err *err)
     return failed ? -1 : 0;
 }
 
-int checkpoints_retain(const char *dir, int64_t keep, int64_t keep_every,
-                       struct err *err)
+int checkpoints_surplus(struct checkpoints *list, const char *dir,
+                        const struct retention *r, struct err *err)
 {
-    struct checkpoints list;
-    if (keep == 0)
+    *list = (struct checkpoints){0};
+    if (r->keep == 0)
         return 0;
-    if (checkpoints_list(&list, dir, err))
+    if (checkpoints_list(list, dir, err))
         return -1;
-    int failed = 0;
-    for (int i = 0; !failed && i < list.n; i++) {
-        bool forever = keep_every > 0 && list.step[i] % keep_every == 0;
-        if (i >= keep && !forever)
-            failed = remove_step(dir, list.step[i], err);
+    int past = 0, n = 0; /* checkpoints up to the newest so far; surplus ones */
+    for (int i = 0; i < list->n; i++) {
+        int64_t step = list->step[i];
+        bool forever = r->keep_every > 0 && step % r->keep_every == 0;
+        if (step <= r->newest && past++ >= r->keep && !forever && step != r->best)
+            list->step[n++] = step;
     }
-    checkpoints_fini(&list);
-    return failed ? -1 : 0;
+    list->n = n;
+    return 0;
+}
+
+int checkpoints_remove(const char *dir, const struct checkpoints *list, struct err *err)
+{
+    for (int i = list->n - 1; i >= 0; i--)
+        if (remove_step(dir, list->step[i], err))
+            return -1;
+    return 0;
 }
 
 int checkpoints_clean(const char *dir, const struct log *log, struct err *err)

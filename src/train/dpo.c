@@ -206,23 +206,27 @@ int dpo_setup(struct trainer *t, struct err *err)
 
 /* ---- validation ---- */
 
-int dpo_validate(struct trainer *t, int i, int64_t limit, struct pair_figures *figures,
-                 struct err *err)
+int dpo_validate(struct trainer *t, int i, int64_t limit,
+                 int (*shown)(void *context, double done, double total),
+                 struct pair_figures *figures, struct err *err)
 {
     struct pair_logps_spec spec =
         dpo_reference_of(t, &t->valid[i], t->run.data.valid[i].name).spec;
     int64_t n = record_set_info(t->valid[i].records)->records;
     n = limit && limit < n ? limit : n;
+    spec.shown = shown;
+    spec.context = t;
     struct pair_logps *logps = mem_array(n, sizeof *logps, err);
-    int failed =
-        comm_agree(t->world, !logps, err) || pair_logps(&spec, 0, n, logps, err);
+    int failed = comm_agree(t->world, !logps, err);
+    if (!failed)
+        failed = pair_logps(&spec, 0, n, logps, err);
     if (!failed)
         failed = comm_agree(t->world,
                             pair_figures(&t->pairs.settings, n, logps,
                                          t->valid_reference[i], figures, err),
                             err);
     mem_free(logps);
-    return failed ? -1 : 0;
+    return failed;
 }
 
 void dpo_fini(struct trainer *t)

@@ -43,10 +43,11 @@ int dpo_enter(struct trainer *t, struct err *err);
 /* Does a chunk but the last end with the steps done? Local. */
 bool dpo_chunk_ends(const struct trainer *t);
 
-/* Figures of the i-th validation set, on the first `limit` pairs (0: all). Collective.
- */
-int dpo_validate(struct trainer *t, int i, int64_t limit, struct pair_figures *figures,
-                 struct err *err);
+/* Figures of the i-th validation set, on the first `limit` pairs (0: all). shown,
+ * called with t: as in evaluate.h; 1 if it ended the validation. Collective. */
+int dpo_validate(struct trainer *t, int i, int64_t limit,
+                 int (*shown)(void *context, double done, double total),
+                 struct pair_figures *figures, struct err *err);
 
 void dpo_fini(struct trainer *t); /* Local. */
 

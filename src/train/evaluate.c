@@ -84,7 +84,7 @@ static int run_round(struct work *w, int64_t round, int64_t *window, double *nll
     return 0;
 }
 
-static int run_rounds(struct work *w, void (*shown)(void *, double, double),
+static int run_rounds(struct work *w, int (*shown)(void *, double, double),
                       void *context, int64_t *window, double *nll, struct err *err)
 {
     const struct grid *g = engine_grid(w->e);
@@ -93,9 +93,11 @@ static int run_rounds(struct work *w, void (*shown)(void *, double, double),
         if (run_round(w, round, window, nll, err))
             return -1;
         int64_t done = (round + 1) * per_round;
-        if (shown)
-            shown(context, (double)(done < w->windows ? done : w->windows),
-                  (double)w->windows);
+        bool all = done >= w->windows;
+        if (shown &&
+            shown(context, (double)(all ? w->windows : done), (double)w->windows) &&
+            !all)
+            return 1;
     }
     return 0;
 }
@@ -133,7 +135,7 @@ static int check(const struct work *w, struct err *err)
 }
 
 int evaluate(struct engine *e, struct data_set *set, int seq_len, int batch,
-             int64_t limit, void (*shown)(void *context, double done, double total),
+             int64_t limit, int (*shown)(void *context, double done, double total),
              void *context, struct evaluation *result, struct err *err)
 {
     struct work w = {.e = e, .set = set, .seq_len = seq_len, .batch = batch};
@@ -149,8 +151,9 @@ int evaluate(struct engine *e, struct data_set *set, int seq_len, int batch,
     double *nll = mem_array(room, sizeof *nll, err);
     int failed = !w.length || !w.tokens || !w.nll || !window || !nll;
     failed = failed || check(&w, err);
-    failed = comm_agree(engine_grid(e)->world, failed, err) ||
-             run_rounds(&w, shown, context, window, nll, err);
+    failed = comm_agree(engine_grid(e)->world, failed, err);
+    if (!failed)
+        failed = run_rounds(&w, shown, context, window, nll, err);
     if (!failed)
         sum_up(&w, result);
     mem_free(w.length);
@@ -159,5 +162,5 @@ int evaluate(struct engine *e, struct data_set *set, int seq_len, int batch,
     record_tokens_fini(&w.record);
     mem_free(window);
     mem_free(nll);
-    return failed ? -1 : 0;
+    return failed;
 }

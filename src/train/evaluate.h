@@ -24,9 +24,11 @@ int64_t evaluate_samples(const struct data_set *set, int seq_len);
 /* Runs the first `limit` windows or records (0: all), records of at most seq_len.
  * Groups of the engine's batch go to replicas in turn, whatever their number: same bits
  * on any ranks. shown(context, done, windows), if not NULL, is called on every rank as
- * work proceeds. -1 with err set on every rank. Collective over the engine's world. */
+ * work proceeds; what it returns must be the same on all of them, and if that is not 0,
+ * the rest is left undone: 1, without a result. -1 with err set on every rank.
+ * Collective over the engine's world. */
 int evaluate(struct engine *e, struct data_set *set, int seq_len, int batch,
-             int64_t limit, void (*shown)(void *context, double done, double total),
+             int64_t limit, int (*shown)(void *context, double done, double total),
              void *context, struct evaluation *result, struct err *err);
 
 #endif

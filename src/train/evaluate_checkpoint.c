@@ -108,10 +108,11 @@ static int load(struct evaluator *v, struct ckpt *k, const char *path, struct er
     return weights_load(v->engine, k, path, &v->map, false, err);
 }
 
-static void show(void *context, double done, double total)
+static int show(void *context, double done, double total)
 {
     (void)total;
     progress_at(context, done);
+    return 0;
 }
 
 /* Windows, records or pairs that are run. */

@@ -15,7 +15,8 @@ int trainer_load(struct trainer *t, struct err *err)
         weights_random(t->engine, t->run.run.seed, t->run.model.init_std);
         return 0;
     }
-    while (weights_load(t->engine, s->ckpt, s->path, &s->map, s->resumed, err)) {
+    bool moments = s->resumed || t->run.model.optimizer == RUN_MAP;
+    while (weights_load(t->engine, s->ckpt, s->path, &s->map, moments, err)) {
         if (!s->resumed || err->code != ERR_INPUT || start_next(s, err))
             return -1;
         const char *field = shape_difference(&ckpt_info(s->ckpt)->shape, &s->shape);
@@ -25,15 +26,17 @@ int trainer_load(struct trainer *t, struct err *err)
         if (start_check(s, data_identity(t->data), trainer_products(t), err))
             return -1;
     }
+    const struct ckpt_info *info = ckpt_info(s->ckpt);
+    if (moments)
+        t->at.adam_t = info->adam_t;
     if (s->resumed) {
-        const struct ckpt_info *info = ckpt_info(s->ckpt);
         t->at = (struct position){.step = info->step,
                                   .samples = info->samples,
                                   .tokens = info->tokens,
                                   .adam_t = info->adam_t,
                                   .skipped = info->skipped,
                                   .skipped_in_a_row = info->skipped_in_a_row};
-        t->saved_step = info->step;
+        t->saving.saved_step = info->step;
     }
     return 0;
 }

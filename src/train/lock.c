@@ -3,6 +3,7 @@
 
 #include "src/base/file.h"
 #include "src/base/mem.h"
+#include "src/base/process.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -24,25 +25,6 @@ struct holder {
     char start[32];          /* wall clock, for people */
 };
 
-static unsigned long long born_of(long pid)
-{
-    char path[64], text[1024];
-    snprintf(path, sizeof path, "/proc/%ld/stat", pid);
-    FILE *f = fopen(path, "r");
-    if (!f)
-        return 0;
-    size_t n = fread(text, 1, sizeof text - 1, f);
-    fclose(f);
-    text[n] = '\0';
-    const char *p = strrchr(text, ')'); /* the name before it may hold anything */
-    unsigned long long born = 0;
-    for (int field = 2; p && field < 22; field++)
-        p = strchr(p + 1, ' ');
-    if (p)
-        sscanf(p, "%llu", &born);
-    return born;
-}
-
 static void describe_self(struct holder *h)
 {
     *h = (struct holder){.pid = (long)getpid()};
@@ -50,7 +32,7 @@ static void describe_self(struct holder *h)
     snprintf(h->job, sizeof h->job, "%s", job && *job ? job : "-");
     h->restarts = restarts ? atoi(restarts) : 0;
     gethostname(h->host, sizeof h->host - 1);
-    h->born = born_of(h->pid);
+    h->born = process_born(h->pid);
     time_t now = time(NULL);
     struct tm tm;
     strftime(h->start, sizeof h->start, "%Y-%m-%dT%H:%M:%SZ", gmtime_r(&now, &tm));
@@ -99,7 +81,7 @@ static bool is_stale(const struct holder *h, const struct holder *self)
     if (strcmp(h->host, self->host) == 0) {
         if (kill((pid_t)h->pid, 0) != 0 && errno == ESRCH)
             return true;
-        unsigned long long born = born_of(h->pid);
+        unsigned long long born = process_born(h->pid);
         return born && h->born && born != h->born;
     }
     return strcmp(h->job, "-") != 0 && strcmp(h->job, self->job) != 0 &&

@@ -80,6 +80,10 @@ static int run_blocks(struct work *w, int64_t first, int64_t n,
         int64_t here = n - done < block ? n - done : block;
         if (run_block(w, first + done, here, logps + done, err))
             return -1;
+        if (w->s->shown &&
+            w->s->shown(w->s->context, (double)(done + here), (double)n) &&
+            done + here < n)
+            return 1;
     }
     return 0;
 }
@@ -94,15 +98,16 @@ int pair_logps(const struct pair_logps_spec *s, int64_t first, int64_t n,
     w.place = mem_array(room, sizeof *w.place, err);
     w.slots = mem_array(room * w.words, sizeof *w.slots, err);
     w.sums = mem_array(room, sizeof *w.sums, err);
-    int failed = comm_agree(world, !w.place || !w.slots || !w.sums, err) ||
-                 run_blocks(&w, first, n, logps, err);
+    int failed = comm_agree(world, !w.place || !w.slots || !w.sums, err);
+    if (!failed)
+        failed = run_blocks(&w, first, n, logps, err);
     if (!failed)
         comm_sum_f64(world, &logps[0].chosen, DOUBLES * n);
     mem_free(w.place);
     mem_free(w.slots);
     mem_free(w.sums);
     record_tokens_fini(&w.scratch);
-    return failed ? -1 : 0;
+    return failed;
 }
 
 int pair_figures(const struct preference_settings *settings, int64_t n,

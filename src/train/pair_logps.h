@@ -20,14 +20,17 @@ struct pair_logps_spec {
     struct data_set *set;
     int seq_len, batch;  /* the engine's */
     const int64_t *pair; /* [n] which pairs of the set; NULL: 0, 1, ... */
+    int (*shown)(void *context, double done, double total); /* as in evaluate.h */
+    void *context;
 };
 
 /* Pairs that go through the ranks together; blocks that start at multiples of it give
  * the same bits as one call over all. */
 int64_t pair_logps_block(const struct pair_logps_spec *s);
 
-/* Of pairs `first` to first + n of the list, into logps [n], the same on all ranks. -1
- * with err set on every rank. Collective over the engine's world. */
+/* Of pairs `first` to first + n of the list, into logps [n], the same on all ranks. 1
+ * if `shown` ended it, which leaves no result. -1 with err set on every rank.
+ * Collective over the engine's world. */
 int pair_logps(const struct pair_logps_spec *s, int64_t first, int64_t n,
                struct pair_logps *logps, struct err *err);
 

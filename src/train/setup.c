@@ -19,11 +19,11 @@
 
 static int take_folder(struct trainer *t, struct err *err)
 {
-    bool took_over = false;
+    bool took_over;
     char *lock = file_join(t->folder, "lock", err);
     int failed = !lock || file_make_folders(t->checkpoints, err) ||
                  lock_take(&t->lock, lock, t->log, &took_over, err);
-    if (!failed && took_over)
+    if (!failed)
         failed = checkpoints_clean(t->checkpoints, t->log, err);
     free(lock);
     return failed ? -1 : 0;
@@ -292,11 +292,13 @@ int trainer_setup(struct trainer *t, const char *path, const char *const *sets,
     if (!t->gemm || precision_check(&t->run, t->gemm, err) ||
         dpo_settings(&t->run, &t->pairs.settings, err) || setup_data(t, err) ||
         set_steps(t, err) || setup_engine(t, err) || dpo_setup(t, err) ||
-        trainer_load(t, err) || dpo_enter(t, err) || describe_folder(t, err) ||
-        open_metrics(t, err) || setup_account(t, err))
+        trainer_load(t, err) || dpo_enter(t, err) || saving_init(t, err) ||
+        describe_folder(t, err) || open_metrics(t, err) || setup_account(t, err))
         return -1;
     trainer_set_rates(t);
     log_setup(t);
+    deadline_init(&t->deadline, comm_root(t->world), &t->run, save_bytes(t->engine),
+                  t->log);
     return binding_report(t->world, t->log, err);
 }
 

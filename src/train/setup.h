@@ -16,11 +16,13 @@
 #include "src/train/data.h"
 #include "src/train/data_set.h"
 #include "src/train/dpo.h"
+#include "src/train/deadline.h"
 #include "src/train/engine.h"
 #include "src/train/lock.h"
 #include "src/train/memory_plan.h"
 #include "src/train/metrics.h"
 #include "src/train/save.h"
+#include "src/train/saving.h"
 #include "src/train/start.h"
 #include "src/train/ticker.h"
 
@@ -42,17 +44,19 @@ struct trainer {
     struct lr lr;
     int64_t steps; /* total */
     struct position at;
-    int64_t saved_step;     /* of the newest checkpoint, -1: none */
-    int micro_batches;      /* of a replica in a step */
-    int slot_words;         /* numbers of a sample, engine_slot_words */
-    int32_t *tokens;        /* [samples of a replica][slot_words], then my_order */
-    int32_t *my_order;      /* [samples of a replica] their numbers in the step */
-    int32_t *order;         /* [global_batch] the same of all replicas, first stage */
-    size_t tokens_bytes;    /* with my_order */
-    struct batch *batches;  /* [micro_batches] */
-    double *segment_nll;    /* [micro_batches][engine_segments] */
-    double *nll;            /* [global_batch] in sample order */
-    struct pair_step pairs; /* dpo, as valid_reference */
+    struct saving saving;
+    struct deadline deadline; /* of the job */
+    int stop;                 /* why the run ends early, STOP_NOT: it does not */
+    int micro_batches;        /* of a replica in a step */
+    int slot_words;           /* numbers of a sample, engine_slot_words */
+    int32_t *tokens;          /* [samples of a replica][slot_words], then my_order */
+    int32_t *my_order;        /* [samples of a replica] their numbers in the step */
+    int32_t *order;           /* [global_batch] the same of all replicas, first stage */
+    size_t tokens_bytes;      /* with my_order */
+    struct batch *batches;    /* [micro_batches] */
+    double *segment_nll;      /* [micro_batches][engine_segments] */
+    double *nll;              /* [global_batch] in sample order */
+    struct pair_step pairs;   /* dpo, as valid_reference */
     struct pair_sums **valid_reference; /* [run.data.valid_sets] or NULL; of their
                                            pairs, NULL: zeros */
     struct dpo_chunks chunks;           /* one but for sDPO */
@@ -60,9 +64,9 @@ struct trainer {
     struct err late;
 };
 
-/* Fills t (zeroed but for world, log and saved_step) from PATH and --set overrides,
- * read on rank 0. -1 with err set on every rank; call trainer_fini in either case.
- * Collective. */
+/* Fills t (zeroed but for world, log and saving.saved_step) from PATH and --set
+ * overrides, read on rank 0. -1 with err set on every rank; call trainer_fini in either
+ * case. Collective. */
 int trainer_setup(struct trainer *t, const char *path, const char *const *sets,
                   int sets_n, struct err *err);
 

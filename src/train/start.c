@@ -16,11 +16,11 @@
  * arithmetic's inputs. data.train is compared by the sets' seals, not by their paths.
  */
 static const char *const must_match[] = {
-    "model.init",         "model.layers",     "run.seed",      "data.train",
-    "data.seq_len",       "data.shuffle",     "data.packing",  "train.objective",
-    "train.global_batch", "dpo.loss",         "dpo.beta",      "dpo.label_smoothing",
-    "dpo.rpo_alpha",      "dpo.discopop_tau", "dpo.reference", "dpo.chunks",
-    "dpo.prefix_sharing", "train.freeze"};
+    "model.init",         "model.layers",     "run.seed",       "data.train",
+    "data.seq_len",       "data.shuffle",     "data.packing",   "train.objective",
+    "train.global_batch", "dpo.loss",         "dpo.beta",       "dpo.label_smoothing",
+    "dpo.rpo_alpha",      "dpo.discopop_tau", "dpo.reference",  "dpo.chunks",
+    "dpo.prefix_sharing", "train.freeze",     "model.optimizer"};
 enum { MUST_MATCH = sizeof must_match / sizeof *must_match };
 
 static int list_candidates(struct start *s, struct err *err)
@@ -39,8 +39,8 @@ static int list_candidates(struct start *s, struct err *err)
     return 0;
 }
 
-/* Opens PATH (given on rank 0) as the start to resume from. */
-static int open_resume(struct start *s, char *path, struct err *err)
+/* Opens PATH (given on rank 0) as the start to resume from; of a step, unless -1. */
+static int open_resume(struct start *s, char *path, int64_t step, struct err *err)
 {
     comm_bcast_string(s->world, &path, 0);
     free(s->path);
@@ -53,6 +53,14 @@ static int open_resume(struct start *s, char *path, struct err *err)
         s->ckpt = NULL;
         return err_set(err, ERR_INPUT, "%s: has no optimizer state to resume from",
                        path);
+    }
+    int64_t found = ckpt_info(s->ckpt)->step;
+    if (step >= 0 && found != step) {
+        ckpt_close(s->ckpt);
+        s->ckpt = NULL;
+        return err_set(err, ERR_INPUT,
+                       "%s: is the checkpoint of step %" PRId64 ", not of its name",
+                       path, found);
     }
     s->resumed = true;
     return 0;
@@ -69,15 +77,18 @@ int start_next(struct start *s, struct err *err)
             log_warning(s->log, "CHECKPOINT NOT USABLE, trying the one before: %s",
                         last.text);
         char *path = NULL;
+        int64_t step = 0;
         int failed = 0;
         if (comm_root(s->world)) {
-            path = checkpoints_path(s->dir, s->candidate[s->tried], err);
+            step = s->candidate[s->tried];
+            path = checkpoints_path(s->dir, step, err);
             failed = !path;
         }
+        comm_bcast(s->world, &step, sizeof step, 0);
         if (comm_agree(s->world, failed, err))
             return -1;
         s->tried++;
-        if (open_resume(s, path, err) == 0)
+        if (open_resume(s, path, step, err) == 0)
             return 0;
         if (err->code != ERR_INPUT)
             return -1;
@@ -189,6 +200,11 @@ static int start_random(struct start *s, struct err *err)
 static int adopt(struct start *s, struct err *err)
 {
     const struct ckpt_info *info = ckpt_info(s->ckpt);
+    if (!s->resumed && s->run->model.optimizer == RUN_MAP && !info->optimizer)
+        return err_set(err, ERR_INPUT,
+                       "%s: has no optimizer state for model.optimizer: map; expected "
+                       "a checkpoint of a run, or reset",
+                       s->path);
     if (ckpt_info_copy(&s->info, info, err))
         return -1;
     const char *ranges = s->resumed ? NULL : s->run->model.layers;
@@ -225,7 +241,7 @@ static int open_start(struct start *s, struct err *err)
         return start_next(s, err);
     }
     if (!automatic && !never)
-        return open_resume(s, comm_root(s->world) ? strdup(resume) : NULL, err);
+        return open_resume(s, comm_root(s->world) ? strdup(resume) : NULL, -1, err);
     if (!s->run->model.init)
         return 0;
     s->path = strdup(s->run->model.init);

@@ -3,6 +3,7 @@
 
 #include <signal.h>
 #include <stddef.h>
+#include <stdio.h>
 
 static volatile sig_atomic_t caught;
 
@@ -22,4 +23,18 @@ void stop_watch(void)
 int stop_signal(void)
 {
     return caught;
+}
+
+const char *stop_name(int why, char text[STOP_NAME])
+{
+    if (why == STOP_TIME)
+        snprintf(text, STOP_NAME, "the time limit");
+    else
+        snprintf(text, STOP_NAME, "signal %d", why);
+    return text;
+}
+
+bool stop_requeues(int why)
+{
+    return why == STOP_TIME || why == SIGUSR1;
 }

@@ -5,22 +5,30 @@
 #include "src/base/clock.h"
 #include "src/base/mem.h"
 #include "src/train/dpo.h"
-#include "src/train/evaluate.h"
 #include "src/train/learn.h"
 #include "src/train/nonfinite.h"
 #include "src/train/setup.h"
+#include "src/train/slurm.h"
 #include "src/train/stop.h"
+#include "src/train/validation.h"
 
 #include <inttypes.h>
 #include <math.h>
-#include <stdio.h>
 #include <string.h>
 
 /* ---- one step ---- */
 
+/* This rank's wish to stop before the next step. */
+static int wish_to_stop(const struct trainer *t)
+{
+    if (deadline_before_step(&t->deadline, validation_due(t, t->at.step + 1)))
+        return STOP_TIME;
+    return stop_signal();
+}
+
 /* Reads this step's samples on the first stage and sends them down the pipeline. Agrees
- * with all ranks on failure and on a wish to stop (*stop: the signal). */
-static int step_data(struct trainer *t, struct amount *all, int *stop, struct err *err)
+ * with all ranks on failure and on a wish to stop, t->stop. */
+static int step_data(struct trainer *t, struct amount *all, struct err *err)
 {
     const struct grid *g = engine_grid(t->engine);
     struct amount mine = {0};
@@ -30,16 +38,16 @@ static int step_data(struct trainer *t, struct amount *all, int *stop, struct er
         *err = t->late;
     else if (g->stage == 0)
         failed = learn_read(t, &mine, err);
-    int64_t agreed[] = {failed ? 1 : 0, mine.counted,  mine.tokens,
-                        mine.chosen,    stop_signal(), account_wants(t->account)};
+    int64_t agreed[] = {failed ? 1 : 0, mine.counted,    mine.tokens,
+                        mine.chosen,    wish_to_stop(t), account_wants(t->account)};
     comm_sum_i64(t->world, agreed, 4);
     comm_max_i64(t->world, agreed + 4, 2);
     if (agreed[0] > 0)
         return comm_agree(t->world, failed, err);
     *all =
         (struct amount){.counted = agreed[1], .tokens = agreed[2], .chosen = agreed[3]};
-    *stop = (int)agreed[4];
-    if (*stop)
+    t->stop = (int)agreed[4];
+    if (t->stop)
         return 0;
     if (agreed[5])
         account_due(t->account);
@@ -173,107 +181,7 @@ static int report_step(struct trainer *t, const struct outcome *o,
     return metrics_write(&t->metrics, err);
 }
 
-/* ---- validation and saving ---- */
-
-static int report_valid(struct trainer *t, const char *name, const struct evaluation *v,
-                        struct err *err)
-{
-    static const char *const what[] = {"loss", "perplexity", "nll_sum"};
-    const double value[] = {v->loss, v->perplexity, v->nll_sum};
-    char key[128];
-    ticker_pause(&t->ticker);
-    log_line(t->log,
-             "step %" PRId64 "  %s: loss %.5f  perplexity %.3f  (%" PRId64 " tokens)",
-             t->at.step, name, v->loss, v->perplexity, v->count);
-    if (!comm_root(t->world))
-        return 0;
-    struct json *j = metrics_line(&t->metrics);
-    json_begin(j, NULL, '{');
-    json_int(j, "step", t->at.step);
-    for (int i = 0; i < 3; i++) {
-        snprintf(key, sizeof key, "eval_%s_%s", name, what[i]);
-        json_double(j, key, value[i]);
-    }
-    snprintf(key, sizeof key, "eval_%s_count", name);
-    json_int(j, key, v->count);
-    json_end(j, '}');
-    return metrics_write(&t->metrics, err);
-}
-
-static int report_pairs(struct trainer *t, const char *name,
-                        const struct pair_figures *v, struct err *err)
-{
-    char key[160];
-    ticker_pause(&t->ticker);
-    log_line(t->log,
-             "step %" PRId64
-             "  %s: loss %.5f  accuracy %.3f +- %.3f  margin %.4f  (%" PRId64 " pairs)",
-             t->at.step, name, v->mean[PREFERENCE_METRIC_LOSS],
-             v->mean[PREFERENCE_METRIC_REWARDS_ACCURACIES], v->accuracy_error,
-             v->mean[PREFERENCE_METRIC_REWARDS_MARGINS], v->pairs);
-    if (!comm_root(t->world))
-        return 0;
-    struct json *j = metrics_line(&t->metrics);
-    json_begin(j, NULL, '{');
-    json_int(j, "step", t->at.step);
-    for (int i = 0; i < PREFERENCE_METRICS; i++) {
-        snprintf(key, sizeof key, "eval_%s_%s", name, preference_metric_names[i]);
-        json_double(j, key, v->mean[i]);
-    }
-    snprintf(key, sizeof key, "eval_%s_pairs", name);
-    json_int(j, key, v->pairs);
-    json_end(j, '}');
-    return metrics_write(&t->metrics, err);
-}
-
-static int validate_one(struct trainer *t, int i, struct err *err)
-{
-    const struct run *r = &t->run;
-    const char *name = r->data.valid[i].name;
-    int64_t limit = r->eval.batches * r->train.global_batch;
-    struct evaluation v;
-    struct pair_figures pairs;
-    if (r->train.objective == RUN_DPO)
-        return dpo_validate(t, i, limit, &pairs, err) ||
-                       comm_agree(t->world, report_pairs(t, name, &pairs, err), err)
-                   ? -1
-                   : 0;
-    return evaluate(t->engine, &t->valid[i], r->data.seq_len, r->train.micro_batch,
-                    limit, NULL, NULL, &v, err) ||
-                   comm_agree(t->world, report_valid(t, name, &v, err), err)
-               ? -1
-               : 0;
-}
-
-static int validate(struct trainer *t, struct err *err)
-{
-    watch_phase(comm_watch(t->world), "validating", WATCH_WORK);
-    for (int i = 0; i < t->run.data.valid_sets; i++)
-        if (validate_one(t, i, err))
-            return -1;
-    return 0;
-}
-
-static int save(struct trainer *t, struct err *err)
-{
-    *err = t->late;
-    if (comm_agree(t->world, t->late_failed, err))
-        return -1;
-    if (t->saved_step == t->at.step)
-        return 0;
-    ticker_pause(&t->ticker);
-    watch_phase(comm_watch(t->world), "saving", WATCH_IO);
-    if (save_state(t->engine, t->checkpoints, &t->start.info, &t->at, &t->run, t->log,
-                   err))
-        return -1;
-    t->saved_step = t->at.step;
-    return 0;
-}
-
-static bool due(int64_t every, int64_t step)
-{
-    return every > 0 && step % every == 0;
-}
+/* ---- what follows a step ---- */
 
 static int next_chunk(struct trainer *t, struct err *err)
 {
@@ -294,8 +202,21 @@ static void write_timeline(struct trainer *t, bool over)
     t->late = err;
 }
 
-/* One step with what follows it; *stop is set when a signal asked to end before it. */
-static int step(struct trainer *t, int *stop, struct err *err)
+/* Validation and checkpoint, where they are due. */
+static int follow_up(struct trainer *t, struct err *err)
+{
+    bool last = t->at.step == t->steps, turns = dpo_chunk_ends(t);
+    int64_t every = t->run.checkpoint.every;
+    bool saves = (every > 0 && t->at.step % every == 0) || turns || last;
+    int stopped = validation_due(t, t->at.step) ? validation_run(t, false, err) : 0;
+    if (stopped < 0 || ((saves || stopped) && saving_save(t, turns || stopped, err)))
+        return -1;
+    return turns && !stopped ? next_chunk(t, err) : 0;
+}
+
+/* One step with what follows it; t->stop is set when it is not to be done, or is the
+ * last. */
+static int step(struct trainer *t, struct err *err)
 {
     account_begin(t->account, t->at.step + 1);
     double begin_s = clock_s();
@@ -303,54 +224,66 @@ static int step(struct trainer *t, int *stop, struct err *err)
     struct outcome o;
     watch_phase(comm_watch(t->world), "training", WATCH_WORK);
     watch_step(comm_watch(t->world), t->at.step + 1);
-    if (step_data(t, &all, stop, err))
+    if (step_data(t, &all, err))
         return -1;
-    if (*stop)
+    if (t->stop)
         return 0;
     step_compute(t, &all, &o);
     advance(t, all.tokens, &o);
-    t->late_failed = report_step(t, &o, &all, begin_s, &t->late);
-    bool last = t->at.step == t->steps;
+    t->saving.valid_loss = NAN;
+    t->late_failed =
+        saving_excuse_metrics(t, report_step(t, &o, &all, begin_s, &t->late), &t->late);
     bool hopeless = t->at.skipped_in_a_row >= t->run.train.max_skipped;
-    write_timeline(t, last || hopeless);
+    write_timeline(t, t->at.step == t->steps || hopeless);
     if (hopeless)
         return give_up(t, &all, err);
-    bool evaluates =
-        due(t->run.eval.every, t->at.step) || (last && t->run.eval.every > 0);
-    bool turns = dpo_chunk_ends(t);
-    bool saves = due(t->run.checkpoint.every, t->at.step) || turns || last;
-    if (evaluates && validate(t, err))
+    deadline_took_step(&t->deadline, clock_s() - begin_s);
+    return follow_up(t, err);
+}
+
+/* Ends before the last step: all is saved. */
+static int leave_early(struct trainer *t, int64_t first, struct err *err)
+{
+    char why[STOP_NAME];
+    write_timeline(t, true);
+    ticker_pause(&t->ticker);
+    log_line(t->log, "%s: saving and leaving", stop_name(t->stop, why));
+    if (saving_save(t, true, err) || saving_end(t, err))
         return -1;
-    if (saves && save(t, err))
-        return -1;
-    return turns ? next_chunk(t, err) : 0;
+    if (t->stop == STOP_TIME && t->at.step == first && t->at.step < t->steps)
+        return err_set(err, ERR_NO_REQUEUE,
+                       "step %" PRId64 " of %" PRId64
+                       ": the time limit (run.walltime) leaves no time for a step and "
+                       "a save; give the job more",
+                       t->at.step, t->steps);
+    return err_set(err, ERR_STOPPED,
+                   "stopped by %s at step %" PRId64 " of %" PRId64
+                   ", all is saved; the same command goes on",
+                   why, t->at.step, t->steps);
+}
+
+/* What a stop during validation left to do at the step that is resumed from. */
+static int finish_validation(struct trainer *t, struct err *err)
+{
+    if (!t->start.resumed || !validation_due(t, t->at.step))
+        return 0;
+    int stopped = validation_run(t, true, err);
+    return stopped < 0 || (!stopped && saving_evaluated_late(t, err)) ? -1 : 0;
 }
 
 static int run_steps_to_end(struct trainer *t, struct err *err)
 {
+    int64_t first = t->at.step;
     ticker_begin(&t->ticker, t->log, t->run.log.every, t->at.step, t->steps);
-    if (t->at.step >= t->steps) {
+    if (finish_validation(t, err))
+        return -1;
+    if (!t->stop && t->at.step >= t->steps)
         log_line(t->log, "nothing to do: step %" PRId64 " of %" PRId64 " is saved",
                  t->at.step, t->steps);
-        return 0;
-    }
-    while (t->at.step < t->steps) {
-        int stop = 0;
-        if (step(t, &stop, err))
+    while (!t->stop && t->at.step < t->steps)
+        if (step(t, err))
             return -1;
-        if (stop) {
-            write_timeline(t, true);
-            ticker_pause(&t->ticker);
-            log_line(t->log, "signal %d: saving and leaving", stop);
-            if (save(t, err))
-                return -1;
-            return err_set(err, ERR_STOPPED,
-                           "stopped by signal %d at step %" PRId64 " of %" PRId64
-                           ", all is saved; the same command goes on",
-                           stop, t->at.step, t->steps);
-        }
-    }
-    return 0;
+    return t->stop ? leave_early(t, first, err) : saving_end(t, err);
 }
 
 /* What was planned and what it came to, on the fullest rank. */
@@ -365,13 +298,17 @@ static void log_memory(const struct trainer *t)
 int train(struct comm *world, const struct log *log, const char *path,
           const char *const *sets, int sets_n, struct err *err)
 {
-    struct trainer t = {.world = world, .log = log, .saved_step = -1};
+    struct trainer t = {.world = world, .log = log, .saving.saved_step = -1};
     stop_watch();
     int failed =
         trainer_setup(&t, path, sets, sets_n, err) || run_steps_to_end(&t, err);
     watch_phase(comm_watch(world), "ending", WATCH_IO);
     if (!failed)
         log_memory(&t);
+    bool requeues = failed && err->code == ERR_STOPPED && t.run.run.requeue &&
+                    stop_requeues(t.stop);
     trainer_fini(&t);
+    if (requeues && comm_root(world))
+        slurm_requeue(log);
     return failed ? -1 : 0;
 }

@@ -19,10 +19,10 @@
  * and saves what it computes with, no more. They pass through a buffer of 8 MiB. */
 
 /* Loads the model, layer i from the file's layer map->source[i], verifying checksums;
- * with `optimizer` both moments too (the map is then the identity), but those of frozen
- * tensors. A NaN or Inf among
- * the weights is ERR_INPUT naming file and tensor. -1 with err set on every rank (the
- * engine's weights are then undefined). Collective over the engine's world. */
+ * with `optimizer` both moments too, through the same map, but those of frozen tensors.
+ * A NaN or Inf among the weights is ERR_INPUT naming file and tensor. -1 with err set
+ * on every rank (the engine's weights are then undefined). Collective over the engine's
+ * world. */
 int weights_load(struct engine *e, struct ckpt *k, const char *path,
                  const struct layer_map *map, bool optimizer, struct err *err);
 

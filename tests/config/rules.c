@@ -138,7 +138,8 @@ static void keys_and_types(void **state)
         {12, "  lr: 1\n  clip: 0", NULL},
         {9, "  steps: 1\n  objective: sft", NULL},
         {9, "  steps: 1\n  objective: stf",
-         "run.yaml:10:14: train.objective: expected one of pretrain, sft, dpo, found stf"},
+         "run.yaml:10:14: train.objective: expected one of pretrain, sft, dpo, found "
+         "stf"},
         {9, "  epochs: 0", "train.epochs: expected a number above 0"},
         {9, "  steps: 1\n  precision: bf16", NULL},
         {9, "  steps: 1\n  precision: fp16",
@@ -259,6 +260,16 @@ static void combinations(void **state)
          "found "
          "21"},
         {0, "checkpoint: {keep_every: 5}", "checkpoint.keep_every"},
+        {0, "checkpoint: {best: true}", "checkpoint.best: expected false without eval"},
+        {0, "checkpoint: {on_error: retry}", "checkpoint.on_error: expected"},
+        {2, "  name: a\n  walltime: 1:2:3:4", "run.walltime: expected auto, none or"},
+        {2, "  name: a\n  walltime: \"0\"", "run.yaml:3:13: run.walltime"},
+        {2, "  name: a\n  walltime: -5", "run.walltime"},
+        {2, "  name: a\n  walltime: 2-12:00:00", NULL},
+        {2, "  name: a\n  walltime: 90", NULL},
+        {2, "  name: a\n  walltime: none", NULL},
+        {4, "  init: b\n  optimizer: map", NULL},
+        {4, "  init: b\n  optimizer: keep", "model.optimizer: expected"},
     };
     check_rows(sample, rows, sizeof rows / sizeof *rows);
 }

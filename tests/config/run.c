@@ -86,6 +86,11 @@ static void a_short_file_gets_the_defaults(void **state)
     assert_int_equal(r.checkpoint.every, 0);
     assert_int_equal(r.checkpoint.keep, 3);
     assert_int_equal(r.checkpoint.keep_every, 0);
+    assert_false(r.checkpoint.best);
+    assert_int_equal(r.checkpoint.on_error, RUN_STOP);
+    assert_int_equal(r.model.optimizer, RUN_RESET);
+    assert_string_equal(r.run.walltime, "auto");
+    assert_false(r.run.requeue);
     assert_string_equal(r.checkpoint.resume, "auto");
     assert_int_equal(r.checkpoint.resume_allow_n, 0);
     assert_int_equal(r.log.every, 1);
@@ -327,7 +332,7 @@ static void single_values_and_sections(void **state)
         {"data.train", "[{path: \"a.h5\", weight: 1}]"},
         {"data.valid", "[]"},
         {"train.freeze", "[]"},
-        {"model", "{init: \"base.h5\", layers: null, tokenizer: null, init_std: null, "
+        {"model", "{init: \"base.h5\", layers: null, optimizer: reset, tokenizer: null, init_std: null, "
                   "shape: null}"},
         {"eval", "{every: 0, batches: 0}"},
     };

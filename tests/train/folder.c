@@ -6,6 +6,7 @@
 #include "src/train/lock.h"
 #include "src/train/metrics.h"
 
+#include <fcntl.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -94,27 +95,32 @@ static void lists_newest_first_and_only_whole_names(void **state)
     checkpoints_fini(&list);
 }
 
-static void keeps_the_newest_and_every_nth(void **state)
+static void keeps_the_newest_the_best_and_every_nth(void **state)
 {
     (void)state;
     struct err err;
     static const struct {
-        int64_t keep, keep_every;
+        struct retention keep;
         int n;
         int64_t left[8];
-    } rows[] = {{0, 0, 6, {60, 50, 40, 30, 20, 10}},
-                {4, 0, 4, {60, 50, 40, 30}},
-                {2, 20, 4, {60, 50, 40, 20}},
-                {1, 0, 1, {60}}};
+    } rows[] = {{{60, 0, 0, -1}, 6, {60, 50, 40, 30, 20, 10}},
+                {{60, 4, 0, -1}, 4, {60, 50, 40, 30}},
+                {{60, 2, 20, -1}, 4, {60, 50, 40, 20}},
+                {{60, 1, 0, -1}, 1, {60}},
+                {{60, 1, 0, 30}, 2, {60, 30}},
+                {{60, 2, 30, 50}, 3, {60, 50, 30}},
+                /* gone back to 20: what is after 30 may be damaged */
+                {{30, 1, 0, -1}, 4, {60, 50, 40, 30}},
+                {{30, 1, 0, 10}, 5, {60, 50, 40, 30, 10}}};
     for (size_t r = 0; r < sizeof rows / sizeof *rows; r++) {
         for (int64_t s = 10; s <= 60; s += 10)
             make_step(s);
-        assert_int_equal(
-            checkpoints_retain(dir, rows[r].keep, rows[r].keep_every, &err), 0);
         struct checkpoints list;
+        assert_int_equal(checkpoints_surplus(&list, dir, &rows[r].keep, &err), 0);
+        assert_int_equal(checkpoints_remove(dir, &list, &err), 0);
+        checkpoints_fini(&list);
         assert_int_equal(checkpoints_list(&list, dir, &err), 0);
-        print_message("keep %lld, every %lld: %d left\n", (long long)rows[r].keep,
-                      (long long)rows[r].keep_every, list.n);
+        print_message("row %zu: %d left, expected %d\n", r, list.n, rows[r].n);
         assert_int_equal(list.n, rows[r].n);
         for (int i = 0; i < list.n; i++)
             assert_int_equal(list.step[i], rows[r].left[i]);
@@ -130,7 +136,7 @@ static void points_latest_and_cleans_leftovers(void **state)
     make_step(20);
     char target[64] = "";
     for (int64_t s = 10; s <= 20; s += 10) {
-        assert_int_equal(checkpoints_set_latest(dir, s, &err), 0);
+        assert_int_equal(checkpoints_link(dir, "latest", s, &err), 0);
         ssize_t n = readlink(in_dir("latest"), target, sizeof target - 1);
         assert_true(n > 0);
         target[n] = '\0';
@@ -182,6 +188,44 @@ static void metrics_are_cut_back(void **state)
         assert_string_equal(text, expect);
         free(text);
     }
+}
+
+static void metrics_wait_for_room(void **state)
+{
+    (void)state;
+    struct err err = {0};
+    struct metrics m;
+    bool holds = true;
+    put("metrics.jsonl", "");
+    assert_int_equal(metrics_open(&m, in_dir("metrics.jsonl"), 0, &err), 0);
+    int file = m.file;
+    m.file = open("/dev/full", O_WRONLY);
+    for (int step = 1; step <= 3000; step++) { /* more than waits without growing */
+        if (step == 2999)
+            m.file = (close(m.file), file);
+        struct json *j = metrics_line(&m);
+        json_begin(j, NULL, '{');
+        json_int(j, "step", step);
+        json_int(j, "eval_held_loss", 7);
+        json_end(j, '}');
+        assert_int_equal(metrics_write(&m, &err), step < 2999 ? -1 : 0);
+    }
+    print_message("%s\n", err.text);
+    assert_int_equal(err.code, ERR_IO);
+    assert_int_equal(metrics_holds(&m, 3000, "eval_held_loss", &holds, &err), 0);
+    assert_true(holds);
+    assert_int_equal(metrics_holds(&m, 300, "eval_held", &holds, &err), 0);
+    assert_false(holds);
+    assert_int_equal(metrics_holds(&m, 3001, "eval_held_loss", &holds, &err), 0);
+    assert_false(holds);
+    metrics_close(&m);
+    char *text = get("metrics.jsonl");
+    int lines = 0;
+    for (const char *at = text; *at; at++)
+        lines += *at == '\n';
+    print_message("%d lines, expected 3000\n", lines);
+    assert_int_equal(lines, 3000);
+    free(text);
 }
 
 static void lock_names_its_holder_and_refuses_a_second(void **state)
@@ -257,9 +301,10 @@ int main(void)
 #define IN_DIR(test) cmocka_unit_test_setup_teardown(test, make_dir, remove_dir)
     const struct CMUnitTest tests[] = {
         IN_DIR(lists_newest_first_and_only_whole_names),
-        IN_DIR(keeps_the_newest_and_every_nth),
+        IN_DIR(keeps_the_newest_the_best_and_every_nth),
         IN_DIR(points_latest_and_cleans_leftovers),
         IN_DIR(metrics_are_cut_back),
+        IN_DIR(metrics_wait_for_room),
         IN_DIR(lock_names_its_holder_and_refuses_a_second),
         IN_DIR(lock_of_a_dead_process_is_taken_over),
     };
