@@ -332,7 +332,8 @@ static void single_values_and_sections(void **state)
         {"data.train", "[{path: \"a.h5\", weight: 1}]"},
         {"data.valid", "[]"},
         {"train.freeze", "[]"},
-        {"model", "{init: \"base.h5\", layers: null, optimizer: reset, tokenizer: null, init_std: null, "
+        {"model", "{init: \"base.h5\", layers: null, optimizer: reset, tokenizer: "
+                  "null, init_std: null, "
                   "shape: null}"},
         {"eval", "{every: 0, batches: 0}"},
     };
