@@ -70,7 +70,8 @@ grep -q "no limit that squeue says" err || fail "no limit: $(cat err)"
 valid='data.valid=[{name: held, path: text.valid.h5}, {name: all, path: text.h5}]'
 # What is in metrics.jsonl, without times.
 figures() {
-    sed 's/, "tokens_per_s": [^,]*, "step_s": [^,]*//' "runs/$1/metrics.jsonl"
+    losses "$1"
+    grep '"eval_' "runs/$1/metrics.jsonl"
 }
 expect 0 1 - train run.yaml --set run.name=judged --set eval.every=1 --set "$valid" \
     --set train.steps=12 --set checkpoint.best=true
