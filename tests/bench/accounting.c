@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What telling of a step's time costs: steps of a random model on random tokens, with
- * and without, in turn, in one process; the median of the ratios of neighbours with its
- * 95 % interval.
+/* What telling of a step's time costs, by figures and by a timeline of all steps: steps
+ * of a random model on random tokens, with and without, in turn, in one process; the
+ * median of the ratios of neighbours with its 95 % interval.
  * Usage: mpirun -n P tests/bench/accounting SIZE [pairs [micro_batch [micro_batches]]],
  * SIZE as in `dusk bench`; the ranks are the stages, the schedule is zb-h1. */
 #include "src/train/account.h"
@@ -132,6 +132,7 @@ int main(int argc, char **argv)
     need(&r, size ? 0 : err_set(&err, ERR_USAGE, "no size %s", argv[1]), &err);
     r.size = *size;
     int pairs = argc > 2 ? atoi(argv[2]) : 100;
+    pairs = pairs > 1 ? pairs : 2;
     r.size.micro_batch = argc > 3 ? atoi(argv[3]) : size->micro_batch;
     r.size.micro_batches = argc > 4 ? atoi(argv[4]) : size->micro_batches;
     struct gemm *gemm = engine_gemm(r.world, GEMM_LEVEL_ANY, &err);
@@ -147,11 +148,14 @@ int main(int argc, char **argv)
                                .training = true};
     r.engine = engine_create(r.world, &spec, gemm, &err);
     need(&r, !r.engine, &err);
-    struct account_spec told = {.every_step = true, .timeline_from = 1, .folder = "."};
+    struct account_spec told = {.every_step = true,
+                                .timeline_from = 1,
+                                .timeline_steps = 2 * (WARM_PAIRS + pairs),
+                                .folder = "."};
     need(&r, account_create(&r.account, r.engine, &told, &err), &err);
     fill(&r, &err);
     weights_random(r.engine, 1, 0.02);
-    measure(&r, pairs > 1 ? pairs : 2);
+    measure(&r, pairs);
     account_destroy(r.account);
     engine_destroy(r.engine);
     for (int i = 0; i < r.size.micro_batches; i++)
