@@ -17,6 +17,10 @@ enum { CKPT_VERSION = 1, CKPT_CONVERT_ELEMENTS = 1 << 19 };
 void ckpt_array_path(enum ckpt_set set, enum tensor_role role, char *path, size_t size);
 enum sealed_type ckpt_sealed_type(enum dtype t);
 
+/* Is this the name of a tokenizer's file? One part of a path, of 1 to 64 bytes, that
+ * does not start with a dot: export makes a file of this name. */
+bool ckpt_file_name(const char *name);
+
 /* The arrays of a checkpoint, in the order of the file's table: index[set][role] is one
  * of them, or -1; tokenizer files follow from `files` on. */
 struct ckpt_plan {

@@ -35,12 +35,17 @@ static struct sealed_array tensor_array(const struct ckpt_info *info, enum ckpt_
     return a;
 }
 
-/* Names are single path parts, short enough for a path and that of its checksums. */
+/* Short enough for a path and that of its checksums. */
+bool ckpt_file_name(const char *name)
+{
+    size_t n = strlen(name);
+    return n >= 1 && n <= 64 && !strchr(name, '/') && name[0] != '.';
+}
+
 static int file_array(const struct ckpt_file *f, struct sealed_array *a,
                       struct err *err)
 {
-    size_t n = strlen(f->name);
-    if (n < 1 || n > 64 || strchr(f->name, '/') || f->name[0] == '.')
+    if (!ckpt_file_name(f->name))
         return err_set(err, ERR_INPUT,
                        "tokenizer file %s: expected a plain name of 1 to 64 bytes",
                        f->name);

@@ -267,12 +267,17 @@ static int open_base(struct ckpt *k, uint64_t identity, struct err *err)
 
 static int is_file(const struct sealed_array *a)
 {
-    return strncmp(a->path, "/tokenizer/", 11) == 0 && a->type == SEALED_U8;
+    return strncmp(a->path, "/tokenizer/", 11) == 0;
 }
 
 static int read_file(struct ckpt *k, int i, struct ckpt_file *f, struct err *err)
 {
     const struct sealed_array *a = sealed_array_at(k->data, i);
+    if (!ckpt_file_name(a->path + 11) || a->type != SEALED_U8 || a->dims != 1 ||
+        a->stacked || a->source_path)
+        return err_set(err, ERR_INPUT,
+                       "%s: %s: expected the bytes of a file, under a plain name",
+                       sealed_path(k->data), a->path);
     f->bytes = (size_t)a->dim[0];
     f->name = mem_printf(err, "%s", a->path + 11);
     f->data = malloc(f->bytes + 1);

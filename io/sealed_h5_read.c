@@ -246,41 +246,89 @@ static herr_t read_attribute(hid_t object, const char *name, const H5A_info_t *i
     return rc;
 }
 
-static herr_t read_link(hid_t group, const char *name, const H5L_info_t *info,
-                        void *context);
+/* Names of a group's members, as HDF5 lists them. Lists come in its native order and
+ * are sorted here: for a sorted one HDF5 makes a table first, and where a damaged group
+ * lets that fail it frees what it has not filled in (1.10.8). */
+struct names {
+    char **name; /* owned */
+    int n, room;
+    bool others; /* a link that is no hard one */
+};
+
+static herr_t take_name(hid_t group, const char *name, const H5L_info_t *info,
+                        void *context)
+{
+    (void)group;
+    struct names *names = context;
+    names->name = grown(names->name, names->n, &names->room, sizeof *names->name);
+    names->name[names->n++] = owned_text(name);
+    names->others = names->others || info->type != H5L_TYPE_HARD;
+    return 0;
+}
+
+static int by_text(const void *a, const void *b)
+{
+    return strcmp(*(char *const *)a, *(char *const *)b);
+}
+
+static int by_name(const void *a, const void *b)
+{
+    return strcmp(((const struct sealed_attr *)a)->name,
+                  ((const struct sealed_attr *)b)->name);
+}
+
+static int read_link(struct walk *w, hid_t group, const char *name);
+
+/* What is in the group at w->object, in the order of the names. */
+static int read_members(struct walk *w, hid_t group)
+{
+    struct names names = {0};
+    hsize_t at = 0;
+    int rc = 0;
+    if (H5Literate(group, H5_INDEX_NAME, H5_ITER_NATIVE, &at, take_name, &names) < 0)
+        rc = bad(w, "cannot list its members");
+    else if (names.others)
+        rc = bad(w, "holds a link that dusk did not write");
+    if (names.n)
+        qsort(names.name, (size_t)names.n, sizeof *names.name, by_text);
+    w->depth++;
+    for (int i = 0; i < names.n; i++) {
+        if (rc == 0)
+            rc = read_link(w, group, names.name[i]);
+        free(names.name[i]);
+    }
+    w->depth--;
+    free(names.name);
+    return rc;
+}
 
 /* Attributes of the object at w->object, then the dataset or the group's members. */
 static int read_object(struct walk *w, hid_t object)
 {
     hsize_t at = 0;
+    int first = w->attrs;
     H5I_type_t kind = H5Iget_type(object);
     if (w->depth > DEPTH_MAX)
         return bad(w, "its groups are nested too deep");
-    if (H5Aiterate2(object, H5_INDEX_NAME, H5_ITER_INC, &at, read_attribute, w) < 0)
+    if (H5Aiterate2(object, H5_INDEX_NAME, H5_ITER_NATIVE, &at, read_attribute, w) < 0)
         return w->err->code ? -1 : bad(w, "cannot list its attributes");
+    if (w->attrs > first)
+        qsort(w->attr + first, (size_t)(w->attrs - first), sizeof *w->attr, by_name);
     if (kind == H5I_DATASET)
         return read_dataset(w, object);
     if (kind != H5I_GROUP)
         return bad(w, "is neither a group nor an array");
-    at = 0;
-    w->depth++;
-    herr_t rc = H5Literate(object, H5_INDEX_NAME, H5_ITER_INC, &at, read_link, w);
-    w->depth--;
-    if (rc < 0)
-        return w->err->code ? -1 : bad(w, "cannot list its members");
-    return 0;
+    return read_members(w, object);
 }
 
-static herr_t read_link(hid_t group, const char *name, const H5L_info_t *info,
-                        void *context)
+static int read_link(struct walk *w, hid_t group, const char *name)
 {
-    struct walk *w = context;
     size_t length = strlen(w->object), n = strlen(name);
     bool top = length == 1;
     if (top && strcmp(name, "checksums") == 0)
         return 0;
-    if (length + n + 2 > sizeof w->object || info->type != H5L_TYPE_HARD)
-        return bad(w, "holds a link that dusk did not write");
+    if (length + n + 2 > sizeof w->object)
+        return bad(w, "holds a longer name than dusk writes");
     if (!top)
         w->object[length] = '/';
     memcpy(w->object + length + !top, name, n + 1);

@@ -26,8 +26,8 @@ struct err {
     char text[1024];
 };
 
-/* Sets code and text (truncated to fit); returns -1, for `return err_set(...)`.
- * A second call replaces the first. */
+/* Sets code and text (truncated to fit, control bytes as '?': names from files may be
+ * in it); returns -1, for `return err_set(...)`. A second call replaces the first. */
 int err_set(struct err *err, enum err_code code, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
 

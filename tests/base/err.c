@@ -24,6 +24,19 @@ static void set_replaces_and_prefix_adds(void **state)
     assert_int_equal(err.code, ERR_USAGE);
 }
 
+static void one_line_whatever_a_file_says(void **state)
+{
+    (void)state;
+    struct err err = {0};
+    err_set(&err, ERR_INPUT, "tensor %s", "\033[2Ja\nb\x7f\xc3\xa9");
+    assert_string_equal(err.text, "tensor ?[2Ja?b?\xc3\xa9");
+    err_prefix(&err, "%s", "c\rd");
+    assert_string_equal(err.text, "c?d: tensor ?[2Ja?b?\xc3\xa9");
+    errno = ENOENT;
+    err_set_errno(&err, 1, "%s", "e\tf");
+    assert_string_equal(err.text, "e?f: No such file or directory");
+}
+
 static void long_texts_are_cut_not_overrun(void **state)
 {
     (void)state;
@@ -75,6 +88,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(set_replaces_and_prefix_adds),
+        cmocka_unit_test(one_line_whatever_a_file_says),
         cmocka_unit_test(long_texts_are_cut_not_overrun),
         cmocka_unit_test(errno_tells_the_code),
     };
