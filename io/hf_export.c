@@ -232,6 +232,8 @@ static int convert_share(struct export_job *ex, struct err *err)
     }
     if (rc == 0)
         progress_end(&progress);
+    else
+        progress_stop(&progress);
     return rc;
 }
 

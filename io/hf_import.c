@@ -145,6 +145,8 @@ static int convert_share(struct import_job *im, struct err *err)
     }
     if (rc == 0)
         progress_end(&progress);
+    else
+        progress_stop(&progress);
     if (im->fd >= 0)
         close(im->fd);
     return rc;

@@ -12,6 +12,8 @@
 #include <math.h>
 #include <string.h>
 
+static const double gigabyte = 1e9;
+
 struct job {
     struct comm *c;
     const struct merge_options *o;
@@ -28,7 +30,7 @@ struct job {
     float *first, *other, *sum; /* [HF_CHUNK] */
     uint32_t *differ;           /* [HF_CHUNK] */
     void *narrow;               /* HF_CHUNK of any dtype */
-    struct progress progress;   /* elements read, by all ranks if they keep pace */
+    struct progress progress;   /* bytes read, by all ranks if they keep pace */
     double done;
 };
 
@@ -98,7 +100,8 @@ static int read_chunk(struct job *j, int model, const struct hf_chunks *k, float
     if (ckpt_read(j->model[model], CKPT_MODEL, t.role, t.layer, k->begin, k->n, to,
                   err) < 0)
         return -1;
-    j->done += (double)k->n * comm_size(j->c);
+    enum dtype stored = ckpt_info(j->model[model])->dtype[t.role];
+    j->done += (double)k->n * (double)dtype_bytes(stored) * comm_size(j->c);
     progress_at(&j->progress, j->done);
     return 0;
 }
@@ -212,6 +215,18 @@ static int mix_share(struct job *j, struct err *err)
     return 0;
 }
 
+/* Of all models once. */
+static double bytes_read(const struct job *j)
+{
+    double bytes = 0;
+    for (int m = 0; m < j->o->models; m++)
+        for (int i = 0; i < j->tensors; i++) {
+            enum dtype t = ckpt_info(j->model[m])->dtype[table_at(&j->shape, i).role];
+            bytes += (double)j->elements[i] * (double)dtype_bytes(t);
+        }
+    return bytes;
+}
+
 /* Both passes and the file; nothing is left of it on failure. Collective. */
 static int stream(struct job *j, const struct log *log, struct err *err)
 {
@@ -219,16 +234,17 @@ static int stream(struct job *j, const struct log *log, struct err *err)
     if (!j->writer)
         return -1;
     double passes = j->slerp ? 2 : 1;
-    progress_begin(&j->progress, log, "merge: parameters read", "M",
-                   passes * j->o->models * (double)table_elements(&j->shape), 1e6);
+    progress_begin(&j->progress, log, "merge: read", "GB", passes * bytes_read(j),
+                   gigabyte);
     int rc = j->slerp ? find_angles(j, err) : 0;
     if (rc == 0)
         rc = comm_agree(j->c, mix_share(j, err) < 0, err);
-    progress_end(&j->progress);
     if (rc < 0) {
+        progress_stop(&j->progress);
         ckpt_abort(j->writer);
         return -1;
     }
+    progress_end(&j->progress);
     return ckpt_commit(j->writer, err);
 }
 

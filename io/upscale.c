@@ -16,6 +16,8 @@
 
 enum { PIECE_ELEMENTS = 1 << 20 }; /* a multiple of 32,768: whole checksum blocks */
 
+static const double gigabyte = 1e9;
+
 /* One reading: a piece of a tensor of the source, written wherever it goes. */
 struct piece {
     struct tensor tensor; /* of the source */
@@ -190,6 +192,23 @@ static int read_piece(const struct job *j, const struct piece *p, unsigned char 
     return 0;
 }
 
+/* How many tensors of the result are copies of this one of the source? */
+static int copies_of(const struct job *j, const struct tensor *t)
+{
+    int copies = t->layer < 0;
+    for (int l = 0; t->layer >= 0 && l < j->map.layers; l++)
+        copies +=
+            j->map.source[l] == t->layer && !upscale_altered(&j->plan, l, t->role);
+    return copies;
+}
+
+/* What a piece adds to the result. */
+static double piece_bytes(const struct job *j, const struct piece *p)
+{
+    return (double)p->n * (double)dtype_bytes(j->info.dtype[p->tensor.role]) *
+           copies_of(j, &p->tensor);
+}
+
 static int copy_piece(struct job *j, const struct piece *p, void *buffer,
                       struct err *err)
 {
@@ -217,17 +236,22 @@ static int copy_share(struct job *j, struct err *err)
     if (rc == 0) {
         int64_t rank = comm_rank(j->c), size = comm_size(j->c);
         int64_t first = n * rank / size, end = n * (rank + 1) / size;
-        double bytes = 0, done = 0;
-        for (int64_t i = first; i < end; i++)
-            bytes += (double)list[i].n;
+        double bytes = 0, share = 0, done = 0;
+        for (int64_t i = 0; i < n; i++) {
+            bytes += piece_bytes(j, &list[i]);
+            share += i >= first && i < end ? piece_bytes(j, &list[i]) : 0;
+        }
         struct progress progress;
-        progress_begin(&progress, j->log, "upscale: parameters read", "M", bytes, 1e6);
+        progress_begin(&progress, j->log, "upscale", "GB", bytes, gigabyte);
         for (int64_t i = first; rc == 0 && i < end; i++) {
             rc = copy_piece(j, &list[i], buffer, err);
-            done += (double)list[i].n;
-            progress_at(&progress, done);
+            done += piece_bytes(j, &list[i]);
+            progress_at(&progress, done / share * bytes); /* all keep this pace */
         }
-        progress_end(&progress);
+        if (rc == 0)
+            progress_end(&progress);
+        else
+            progress_stop(&progress);
     }
     mem_free(buffer);
     mem_free(list);

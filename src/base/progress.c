@@ -68,13 +68,18 @@ void progress_at(struct progress *p, double done)
     p->shown = 1;
 }
 
+void progress_stop(struct progress *p)
+{
+    if (!silent(p) && p->shown && p->terminal)
+        fputs("\r\033[K", p->log->to);
+}
+
 void progress_end(struct progress *p)
 {
     if (silent(p))
         return;
     double seconds = clock_s() - p->start_s;
-    if (p->shown && p->terminal)
-        fputs("\r\033[K", p->log->to);
+    progress_stop(p);
     if (!p->shown && seconds < short_s)
         return;
     log_line(p->log, "%s: %.4g %s in %.1f s, %.4g %s/s", p->what,

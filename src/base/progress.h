@@ -27,4 +27,7 @@ void progress_at(struct progress *p,
  * s. */
 void progress_end(struct progress *p);
 
+/* Instead, after a failure: takes the bar away, so that the error has a line. */
+void progress_stop(struct progress *p);
+
 #endif

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "io/hf_export.h"
 #include "src/base/clock.h"
+#include "src/base/leftovers.h"
 #include "src/base/mem.h"
 #include "src/cli/dtype_option.h"
 
@@ -60,8 +61,10 @@ static int run(int argc, char **argv, struct comm *world, const struct log *log)
     struct err err;
     double start_s = clock_s();
     int rc = read_options(&o, argc, argv, &h, &err);
-    if (rc == 0)
+    if (rc == 0) {
+        leftovers_warn(log, h.output);
         rc = hf_export(world, log, &h, &err);
+    }
     if (rc == 0) {
         double peak = (double)mem_peak_rss_bytes();
         comm_max_f64(world, &peak, 1);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "io/hf_import.h"
 #include "src/base/clock.h"
+#include "src/base/leftovers.h"
 #include "src/base/mem.h"
 #include "src/cli/dtype_option.h"
 
@@ -32,7 +33,9 @@ const struct verb verb_import = {
         "With keep, the layers of one kind take the widest type among them, each "
         "layer's own is recorded, and export narrows it back exactly. NaN and "
         "infinities in weights are named in warnings.\n"
-        "Several ranks share the work; memory does not grow with the model.",
+        "Several ranks share the work; memory does not grow with the model. CKPT "
+        "appears under its name when it is complete; what a killed import left, "
+        "CKPT.tmp-*, is named by the next one.",
     .examples = "dusk import Mistral-7B-v0.1 -o base.h5\n"
                 "srun -n 16 dusk import SOLAR-10.7B-v1.0 -o solar.h5",
     .options = import_options,
@@ -59,8 +62,10 @@ static int run(int argc, char **argv, struct comm *world, const struct log *log)
     struct err err;
     double start_s = clock_s();
     int rc = read_options(&o, argc, argv, &h, &err);
-    if (rc == 0)
+    if (rc == 0) {
+        leftovers_warn(log, h.output);
         rc = hf_import(world, log, &h, &err);
+    }
     if (rc == 0) {
         double peak = (double)mem_peak_rss_bytes();
         comm_max_f64(world, &peak, 1);

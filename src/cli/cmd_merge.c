@@ -5,6 +5,7 @@
 
 #include "io/merge.h"
 #include "src/base/clock.h"
+#include "src/base/leftovers.h"
 #include "src/base/mem.h"
 #include "src/cli/dtype_option.h"
 
@@ -157,8 +158,10 @@ static int run(int argc, char **argv, struct comm *world, const struct log *log)
     struct err err;
     double *weight = NULL, start = clock_s();
     int rc = read_options(&o, argc, argv, &m, &weight, &err);
-    if (rc == 0)
+    if (rc == 0) {
+        leftovers_warn(log, m.output);
         rc = merge(world, log, &m, &result, &err);
+    }
     if (rc == 0) {
         double peak = (double)mem_peak_rss_bytes();
         comm_max_f64(world, &peak, 1);

@@ -5,6 +5,7 @@
 #include "io/ckpt.h"
 #include "io/upscale.h"
 #include "src/base/clock.h"
+#include "src/base/leftovers.h"
 #include "src/base/mem.h"
 #include "src/cli/options.h"
 
@@ -203,8 +204,10 @@ static int run(int argc, char **argv, struct comm *world, const struct log *log)
     struct err err;
     double start = clock_s();
     int rc = read_options(&o, argc, argv, &u, &err);
-    if (rc == 0)
+    if (rc == 0) {
+        leftovers_warn(log, u.output);
         rc = upscale(world, log, &u, &result, &err);
+    }
     if (rc == 0) {
         double peak = (double)mem_peak_rss_bytes();
         comm_max_f64(world, &peak, 1);

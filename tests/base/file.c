@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #define _GNU_SOURCE /* seteuid, mkdtemp beside POSIX's */
 #include "src/base/file.h"
+#include "src/base/leftovers.h"
 
 #include <dirent.h>
 #include <fcntl.h>
@@ -307,6 +308,43 @@ static void joins_paths(void **state)
 #define IN_A_FOLDER(test)                                                              \
     cmocka_unit_test_setup_teardown(test, make_folder, remove_folder)
 
+static void leftovers_are_named(void **state)
+{
+    struct err err = {0};
+    char text[512];
+    FILE *f = tmpfile();
+    struct log log = {f}, silent = {NULL};
+    static const char *const names[] = {"a.h5", "a.h5.tmp-7-0", "a.h5x.tmp-7-0",
+                                        "ba.h5.tmp-7-0", "a.tmp-7"};
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        char *path = in(state, names[i]);
+        assert_int_equal(file_write_atomic(path, "12", 2, &err), 0);
+        free(path);
+    }
+    char *one = in(state, "a.h5"), *none = in(state, "c.h5"), *folder = in(state, "d/");
+    char *inside = in(state, "d.tmp-9-0/x");
+    assert_int_equal(leftovers_warn(&silent, one), 0);
+    assert_int_equal(leftovers_warn(&log, none), 0);
+    assert_int_equal(leftovers_warn(&log, "/absent/folder/x"), 0);
+    assert_int_equal(ftell(f), 0);
+    assert_int_equal(leftovers_warn(&log, one), 1);
+    assert_int_equal(
+        file_make_folders(strcat(strcpy(text, *state), "/d.tmp-9-0"), &err), 0);
+    assert_int_equal(file_write_atomic(inside, text, 500, &err), 0);
+    assert_int_equal(leftovers_warn(&log, folder), 1);
+    rewind(f);
+    size_t n = fread(text, 1, sizeof text - 1, f);
+    text[n] = '\0';
+    print_message("%s", text);
+    assert_non_null(strstr(text, "/a.h5.tmp-7-0 is there (2e-09 GB): of a run"));
+    assert_non_null(strstr(text, "/d.tmp-9-0 is there (5e-07 GB): of a run"));
+    fclose(f);
+    free(one);
+    free(none);
+    free(folder);
+    free(inside);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -319,6 +357,7 @@ int main(void)
         IN_A_FOLDER(reads_and_writes_at_offsets),
         IN_A_FOLDER(folders_are_made_and_removed_whole),
         IN_A_FOLDER(a_stream_appears_when_it_is_closed),
+        IN_A_FOLDER(leftovers_are_named),
         cmocka_unit_test(joins_paths),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

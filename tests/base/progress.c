@@ -1,12 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "src/base/progress.h"
 
+#include <fcntl.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -75,6 +78,41 @@ static void slow_work_says_rate_and_time_left(void **state)
     fclose(f);
 }
 
+/* On a terminal, here a pseudo-terminal, one line that is drawn over. */
+static void a_terminal_has_a_bar(void **state)
+{
+    (void)state;
+    char text[2048];
+    int master = posix_openpt(O_RDWR | O_NOCTTY);
+    assert_true(master >= 0 && grantpt(master) == 0 && unlockpt(master) == 0);
+    FILE *f = fopen(ptsname(master), "w");
+    assert_non_null(f);
+    struct log log = {f};
+    struct progress p;
+    progress_begin(&p, &log, "import", "GB", 5e9, 1e9);
+    for (int i = 1; i <= 2; i++) {
+        p.start_s -= 1e5; /* what this test itself takes does not show */
+        p.shown_s -= 10;
+        progress_at(&p, i * 1e9);
+    }
+    p.shown_s += 100;
+    progress_at(&p, 2.5e9); /* too soon */
+    progress_stop(&p);
+    fflush(f);
+    ssize_t n = read(master, text, sizeof text - 1);
+    assert_true(n > 0);
+    text[n] = '\0';
+    assert_string_equal(
+        text,
+        "\rimport [####....................]  20%  1 of 5 GB  1e-05 GB/s  111:06:40 "
+        "left"
+        "\033[K"
+        "\rimport [#########...............]  40%  2 of 5 GB  1e-05 GB/s  83:20:00 left"
+        "\033[K\r\033[K");
+    fclose(f);
+    close(master);
+}
+
 static void odd_totals_do_no_harm(void **state)
 {
     (void)state;
@@ -124,6 +162,7 @@ int main(void)
         cmocka_unit_test(logs_write_whole_lines),
         cmocka_unit_test(quick_work_is_silent),
         cmocka_unit_test(slow_work_says_rate_and_time_left),
+        cmocka_unit_test(a_terminal_has_a_bar),
         cmocka_unit_test(odd_totals_do_no_harm),
         cmocka_unit_test(other_ranks_are_silent),
     };
