@@ -18,7 +18,16 @@ cat >bin/scontrol <<'S'
 echo "$*" >>told
 S
 chmod +x bin/squeue bin/scontrol
-PATH=$folder/bin:$PATH
+# In front of a real Slurm's: an mpirun that is called by its path puts its own folder
+# in front of PATH.
+cat >with_slurm <<S
+#!/bin/sh
+PATH=$folder/bin:\$PATH
+export PATH
+exec "$DUSK" "\$@"
+S
+chmod +x with_slurm
+DUSK=$folder/with_slurm
 settings="--set eval.every=0 --set optim.schedule=constant --set log.every=100"
 
 # Ten jobs of a second each, however many steps they make of it, on layouts in turn. One
