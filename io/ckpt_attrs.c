@@ -52,7 +52,10 @@ static const struct {
                     {"zero", offsetof(struct ckpt_info, zero)},
                     {"init_noise", offsetof(struct ckpt_info, init_noise)},
                     {"init_noise_seed", offsetof(struct ckpt_info, init_noise_seed)}};
-enum { SOURCE_TEXTS = sizeof source_texts / sizeof *source_texts };
+enum {
+    SOURCE_TEXTS = sizeof source_texts / sizeof *source_texts,
+    SOURCE_LAYERS_MAX = 1 << 16 /* as of any model: shape_check */
+};
 
 /* ---- to attributes ---- */
 
@@ -351,7 +354,7 @@ static int get_source(struct reader *r, struct ckpt_info *info)
     }
     int64_t layers = 0;
     if (sealed_attr_find(r->s, "/source", "source_layers") &&
-        get_int(r, "/source", "source_layers", 1, INT_MAX, &layers) < 0)
+        get_int(r, "/source", "source_layers", 1, SOURCE_LAYERS_MAX, &layers) < 0)
         return -1;
     info->source_layers = (int)layers;
     return 0;

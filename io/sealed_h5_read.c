@@ -8,7 +8,12 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { DEPTH_MAX = 8, TYPES = SEALED_F64 + 1, TEXT_BYTES_MAX = 1 << 26 };
+enum {
+    DEPTH_MAX = 8,
+    TYPES = SEALED_F64 + 1,
+    TEXT_BYTES_MAX = 1 << 26,
+    ROWS_MAX = 1 << 24 /* of a virtual array: layers, or a vocabulary */
+};
 
 /* What the walk over the file collects; grows. */
 struct walk {
@@ -128,7 +133,7 @@ static int read_virtual(struct walk *w, hid_t dcpl, struct sealed_array *a)
     ssize_t length = -1;
     if (H5Pget_virtual_count(dcpl, &count) < 0 || count < 1 ||
         (length = H5Pget_virtual_filename(dcpl, 0, NULL, 0)) < 1 || length > 4096 ||
-        a->dim[0] > INT32_MAX)
+        a->dim[0] > ROWS_MAX)
         return bad(w, "cannot read where its data comes from");
     char *file = owned((size_t)length + 1);
     int *layers = owned((size_t)a->dim[0] * sizeof *layers);
