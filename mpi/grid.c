@@ -3,6 +3,7 @@
 
 #include "src/base/check.h"
 
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -33,6 +34,7 @@ int grid_init(struct grid *g, struct comm *world, int pipeline, int data,
     g->data = data;
     g->stage = rank % pipeline;
     g->replica = rank / pipeline;
+    g->head_at = pipeline - 1;
     g->world = world;
     g->pipe_axis = comm_split(world, g->replica, g->stage);
     g->data_axis = comm_split(world, g->stage, g->replica);
@@ -46,28 +48,41 @@ void grid_fini(struct grid *g)
     g->pipe_axis = g->data_axis = NULL;
 }
 
-char *grid_describe(const struct grid *g)
+static void describe_rank(const struct grid *g, int n, const int *stages, char *line,
+                          size_t size)
 {
-    enum { LINE_BYTES = 384 }; /* a host name of 256 and four numbers */
+    size_t used = (size_t)snprintf(line, size, "%d %s ", comm_rank(g->world),
+                                   comm_host(g->world));
+    for (int i = 0; i < n; i++)
+        used +=
+            (size_t)snprintf(line + used, size - used, "%s%d", i ? "," : "", stages[i]);
+    snprintf(line + used, size - used, " %d\n", g->replica);
+}
+
+char *grid_describe(const struct grid *g, int n, const int *stages)
+{
+    enum { LINE_BYTES = 384, STAGE_BYTES = 12 }; /* a host name of 256 and numbers */
     struct comm *world = g->world;
-    int size = comm_size(world);
-    char line[LINE_BYTES] = "";
-    snprintf(line, sizeof line, "%d %s %d %d\n", comm_rank(world), comm_host(world),
-             g->stage, g->replica);
-    if (!comm_root(world)) {
-        comm_send(world, line, sizeof line, 0);
+    size_t size = (size_t)comm_size(world);
+    size_t line_bytes = LINE_BYTES + STAGE_BYTES * (size_t)n;
+    bool root = comm_root(world);
+    char *map = calloc(root ? size : 1, line_bytes), *line = calloc(1, line_bytes);
+    CHECK(map && line, "no memory for the map of %zu ranks", size);
+    describe_rank(g, n, stages, root ? map : line, line_bytes);
+    if (!root) {
+        comm_send(world, line, line_bytes, 0);
+        free(line);
+        free(map);
         return NULL;
     }
-    char *map = calloc((size_t)size, sizeof line);
-    CHECK(map, "no memory for the map of %d ranks", size);
-    size_t used = strlen(line);
-    memcpy(map, line, used);
-    for (int r = 1; r < size; r++) {
-        comm_recv(world, line, sizeof line, r);
+    size_t used = strlen(map);
+    for (int r = 1; r < (int)size; r++) {
+        comm_recv(world, line, line_bytes, r);
         size_t length = strlen(line);
         memcpy(map + used, line, length);
         used += length;
     }
     map[used] = '\0';
+    free(line);
     return map;
 }

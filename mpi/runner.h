@@ -2,8 +2,9 @@
 #ifndef DUSK_MPI_RUNNER_H
 #define DUSK_MPI_RUNNER_H
 
-/* Executes one stage's list of a schedule: computes by callbacks, moves activations and
+/* Executes one rank's list of a schedule: computes by callbacks, moves activations and
  * their gradients between stages. It knows no model: a message is so many bytes.
+ * Between two stages of one rank it is copied.
  *
  * Receives are posted as early as a buffer is free, sends do not wait. An input has its
  * buffer until the last computation of its micro-batch is done, and so has the gradient
@@ -23,23 +24,29 @@
 
 struct runner;
 
+/* What is to be computed. chunk: the stage's place among this rank's (schedule.h);
+ * slot: micro_batch modulo the stage's slots. */
+struct runner_place {
+    int chunk, micro_batch, slot;
+};
+
 struct runner_calls {
     void *context;
-    /* slot: micro_batch modulo the stage's slots. in is NULL on stage 0, out NULL on
-     * the last stage; both aligned to 64 bytes. `in` stays unchanged until the slot's
-     * backward returns, or its weight where there is one. */
-    void (*forward)(void *context, int micro_batch, int slot, const void *in,
+    /* in is NULL on stage 0, out NULL on the last stage; both aligned to 64 bytes. `in`
+     * stays unchanged until the slot's backward returns, or its weight where there is
+     * one. */
+    void (*forward)(void *context, const struct runner_place *at, const void *in,
                     void *out);
     /* dout is NULL on the last stage, din NULL on stage 0. Where the schedule's
      * backward is in two this is the first half, and dout stays unchanged until the
      * slot's weight returns. NULL in a forward schedule. */
-    void (*backward)(void *context, int micro_batch, int slot, const void *dout,
+    void (*backward)(void *context, const struct runner_place *at, const void *dout,
                      void *din);
     /* The second half; else not called. */
-    void (*weight)(void *context, int micro_batch, int slot);
+    void (*weight)(void *context, const struct runner_place *at);
 };
 
-/* A runner for this rank's stage: messages of up to max_bytes. `schedule` is borrowed
+/* A runner for this rank's stages: messages of up to max_bytes. `schedule` is borrowed
  * and must outlive it; one that schedule_check refuses is refused. Owned; NULL with err
  * set. Local. */
 struct runner *runner_create(const struct grid *grid, const struct schedule *schedule,

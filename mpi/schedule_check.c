@@ -5,20 +5,27 @@
 
 #include <stdarg.h>
 #include <stdio.h>
+#include <string.h>
 
 enum { KINDS = PIPE_RECV_BACKWARD + 1 };
 
-/* How far one stage has come: its next operation, and how many of each kind it has
- * done. As every kind must rise from 0, these counts are all there is to know. */
+/* How far one stage has come: how many of each kind it has done. As every kind must
+ * rise from 0, these counts are all there is to know. */
 struct progress {
-    int next;
     int done[KINDS];
 };
 
-static int refuse(struct err *err, const struct schedule *s, int stage, int at,
+/* Of the whole table. */
+struct walk {
+    struct progress *of; /* [stages] */
+    int *next;           /* [ranks] operation that comes next */
+};
+
+static int refuse(struct err *err, const struct schedule *s, int rank, int at,
                   const char *format, ...) __attribute__((format(printf, 5, 6)));
 
-static int refuse(struct err *err, const struct schedule *s, int stage, int at,
+/* The operation `at` of a rank. */
+static int refuse(struct err *err, const struct schedule *s, int rank, int at,
                   const char *format, ...)
 {
     char why[256];
@@ -26,13 +33,15 @@ static int refuse(struct err *err, const struct schedule *s, int stage, int at,
     va_start(ap, format);
     vsnprintf(why, sizeof why, format, ap);
     va_end(ap);
-    if (at >= s->ops[stage])
-        return err_set(err, ERR_OTHER, "schedule %s, stage %d, at its end: %s",
-                       schedule_name(s->kind), stage, why);
-    struct pipe_op op = s->op[stage][at];
+    struct pipe_op op = s->op[rank][at];
+    if (s->cell)
+        return err_set(err, ERR_USAGE,
+                       "%s: row %d, cell %d: %s of stage %d, micro-batch %d: %s",
+                       s->file, rank + 1, s->cell[rank][at], pipe_op_name(op.kind),
+                       op.stage, op.micro_batch, why);
     return err_set(err, ERR_OTHER,
                    "schedule %s, stage %d, operation %d (%s of micro-batch %d): %s",
-                   schedule_name(s->kind), stage, at, pipe_op_name(op.kind),
+                   schedule_name(s->kind), op.stage, at, pipe_op_name(op.kind),
                    op.micro_batch, why);
 }
 
@@ -47,7 +56,7 @@ static bool applies(const struct schedule *s, int stage, enum pipe_op_kind kind)
     case PIPE_BACKWARD:
         return backward;
     case PIPE_WEIGHT:
-        return schedule_split(s->kind);
+        return s->split;
     case PIPE_RECV_FORWARD:
         return !first;
     case PIPE_SEND_FORWARD:
@@ -85,7 +94,7 @@ static int source_of(const struct schedule *s, int stage, enum pipe_op_kind kind
 /* The last computation of a micro-batch. */
 static enum pipe_op_kind last_of(const struct schedule *s)
 {
-    return schedule_split(s->kind)      ? PIPE_WEIGHT
+    return s->split                     ? PIPE_WEIGHT
            : schedule_backward(s->kind) ? PIPE_BACKWARD
                                         : PIPE_FORWARD;
 }
@@ -106,88 +115,107 @@ static int sink_of(const struct schedule *s, int stage, enum pipe_op_kind kind,
 }
 
 /* Micro-batches of a stage that are alive, and those that wait for their weight
- * gradients. On stage 0 of a forward pass a micro-batch begins and ends at once. */
-static int check_alive(const struct schedule *s, int stage, const struct progress *p,
-                       struct err *err)
+ * gradients, behind operation `at` of its rank. On stage 0 of a forward pass a
+ * micro-batch begins and ends at once. */
+static int check_alive(const struct schedule *s, int stage, int at,
+                       const struct progress *p, struct err *err)
 {
+    int rank = s->rank_of[stage];
     int begun = p->done[stage > 0 ? PIPE_RECV_FORWARD : PIPE_FORWARD];
     int alive = begun - p->done[last_of(s)];
     if (alive > s->slots[stage] || s->slots[stage] < 1)
-        return refuse(err, s, stage, p->next, "%d micro-batches alive in %d slots",
-                      alive, s->slots[stage]);
+        return refuse(err, s, rank, at, "%d micro-batches alive in %d slots", alive,
+                      s->slots[stage]);
     int waiting = p->done[PIPE_BACKWARD] - p->done[PIPE_WEIGHT];
-    if (schedule_split(s->kind) && waiting > s->waiting[stage])
-        return refuse(err, s, stage, p->next,
+    if (s->split && waiting > s->waiting[stage])
+        return refuse(err, s, rank, at,
                       "%d micro-batches wait for weight, memory is for %d", waiting,
                       s->waiting[stage]);
     return 0;
 }
 
-static int check_operation(const struct schedule *s, int stage, struct progress *p,
-                           struct err *err)
+/* Does the operation name what there is, on this rank? */
+static int check_names(const struct schedule *s, int rank, int at, struct err *err)
 {
-    int at = p->next;
-    struct pipe_op op = s->op[stage][at];
+    struct pipe_op op = s->op[rank][at];
     if ((int)op.kind < 0 || (int)op.kind >= KINDS)
         return err_set(err, ERR_OTHER,
                        "schedule %s, stage %d, operation %d: no such kind: %d",
-                       schedule_name(s->kind), stage, at, (int)op.kind);
-    if (!applies(s, stage, op.kind))
-        return refuse(err, s, stage, at, "this stage has no such operation");
+                       schedule_name(s->kind), op.stage, at, (int)op.kind);
+    if (op.stage < 0 || op.stage >= s->stages || s->rank_of[op.stage] != rank)
+        return refuse(err, s, rank, at, "rank %d has no such stage", rank);
+    if (!applies(s, op.stage, op.kind))
+        return refuse(err, s, rank, at, "this stage has no such operation");
     if (op.micro_batch < 0 || op.micro_batch >= s->micro_batches)
-        return refuse(err, s, stage, at, "there are %d micro-batches",
-                      s->micro_batches);
-    if (op.micro_batch < p->done[op.kind])
-        return refuse(err, s, stage, at, "was done before");
-    if (op.micro_batch > p->done[op.kind])
-        return refuse(err, s, stage, at, "micro-batch %d must come first",
-                      p->done[op.kind]);
-    int source = source_of(s, stage, op.kind);
-    if (source >= 0 && op.micro_batch >= p->done[source])
-        return refuse(err, s, stage, at, "needs %s first", pipe_op_name(source));
-    int buffers, sink = sink_of(s, stage, op.kind, &buffers);
-    if (sink >= 0 && op.micro_batch >= p->done[sink] + buffers)
-        return refuse(err, s, stage, at,
-                      "its buffer still holds micro-batch %d, which needs %s first",
-                      p->done[sink], pipe_op_name(sink));
-    p->done[op.kind]++;
-    if (check_alive(s, stage, p, err))
+        return refuse(err, s, rank, at, "there are %d micro-batches", s->micro_batches);
+    return 0;
+}
+
+static int check_operation(const struct schedule *s, int rank, int at,
+                           struct progress *all, struct err *err)
+{
+    if (check_names(s, rank, at, err))
         return -1;
-    p->next++;
-    return 0;
+    struct pipe_op op = s->op[rank][at];
+    struct progress *p = &all[op.stage];
+    if (op.micro_batch < p->done[op.kind])
+        return refuse(err, s, rank, at, "was done before");
+    if (op.micro_batch > p->done[op.kind])
+        return refuse(err, s, rank, at, "micro-batch %d must come first",
+                      p->done[op.kind]);
+    int source = source_of(s, op.stage, op.kind);
+    if (source >= 0 && op.micro_batch >= p->done[source])
+        return refuse(err, s, rank, at, "needs %s first",
+                      pipe_op_name((enum pipe_op_kind)source));
+    int buffers, sink = sink_of(s, op.stage, op.kind, &buffers);
+    if (sink >= 0 && op.micro_batch >= p->done[sink] + buffers)
+        return refuse(err, s, rank, at,
+                      "its buffer still holds micro-batch %d, which needs %s first",
+                      p->done[sink], pipe_op_name((enum pipe_op_kind)sink));
+    p->done[op.kind]++;
+    return check_alive(s, op.stage, at, p, err);
 }
 
-/* Order, completeness, dependencies and slots within one stage. */
-static int check_stage(const struct schedule *s, int stage, struct err *err)
+/* Order, completeness, dependencies and slots within each stage. */
+static int check_rank(const struct schedule *s, int rank, struct progress *all,
+                      struct err *err)
 {
-    struct progress p = {0};
-    while (p.next < s->ops[stage])
-        if (check_operation(s, stage, &p, err))
+    for (int at = 0; at < s->ops[rank]; at++)
+        if (check_operation(s, rank, at, all, err))
             return -1;
-    for (int kind = 0; kind < KINDS; kind++)
-        if (applies(s, stage, kind) && p.done[kind] < s->micro_batches)
-            return refuse(err, s, stage, p.next, "%s of micro-batch %d is missing",
-                          pipe_op_name(kind), p.done[kind]);
+    for (int chunk = 0; chunk < s->chunks; chunk++) {
+        int stage = schedule_stage(s, rank, chunk);
+        for (int kind = 0; kind < KINDS; kind++)
+            if (applies(s, stage, kind) && all[stage].done[kind] < s->micro_batches)
+                return err_set(err, ERR_OTHER,
+                               "schedule %s, stage %d, at its end: %s of micro-batch "
+                               "%d is missing",
+                               schedule_name(s->kind), stage,
+                               pipe_op_name((enum pipe_op_kind)kind),
+                               all[stage].done[kind]);
+    }
     return 0;
 }
 
-/* Must the stage wait for another before its next operation? Outputs are held until
- * the neighbour received them, so an operation that fills a buffer waits for that. */
-static bool must_wait(const struct progress *all, int stage, struct pipe_op op)
+/* Must the operation wait for another stage? Outputs are held until the neighbour
+ * received them, so an operation that fills a buffer waits for that. *other: which. */
+static bool must_wait(const struct progress *all, struct pipe_op op, int *other)
 {
-    const struct progress *here = &all[stage];
+    const struct progress *here = &all[op.stage];
     int i = op.micro_batch;
+    bool after = op.kind == PIPE_FORWARD || op.kind == PIPE_RECV_BACKWARD;
+    *other = op.stage + (after ? 1 : -1);
     switch (op.kind) {
     case PIPE_RECV_FORWARD:
-        return all[stage - 1].done[PIPE_SEND_FORWARD] <= i;
+        return all[*other].done[PIPE_SEND_FORWARD] <= i;
     case PIPE_RECV_BACKWARD:
-        return all[stage + 1].done[PIPE_SEND_BACKWARD] <= i;
+        return all[*other].done[PIPE_SEND_BACKWARD] <= i;
     case PIPE_FORWARD:
         return here->done[PIPE_SEND_FORWARD] > 0 &&
-               all[stage + 1].done[PIPE_RECV_FORWARD] <= i - SCHEDULE_BUFFERS;
+               all[*other].done[PIPE_RECV_FORWARD] <= i - SCHEDULE_BUFFERS;
     case PIPE_BACKWARD:
         return here->done[PIPE_SEND_BACKWARD] > 0 &&
-               all[stage - 1].done[PIPE_RECV_BACKWARD] <= i - SCHEDULE_BUFFERS;
+               all[*other].done[PIPE_RECV_BACKWARD] <= i - SCHEDULE_BUFFERS;
     case PIPE_WEIGHT:
     case PIPE_SEND_FORWARD:
     case PIPE_SEND_BACKWARD:
@@ -196,38 +224,44 @@ static bool must_wait(const struct progress *all, int stage, struct pipe_op op)
     return false;
 }
 
-/* Runs all stages, each as far as it can, until all are done or none moves. */
-static int simulate(const struct schedule *s, struct progress *all, struct err *err)
+/* Runs all ranks, each as far as it can, until all are done or none moves. */
+static int simulate(const struct schedule *s, struct walk *w, struct err *err)
 {
     bool moved = true;
+    int other;
     while (moved) {
         moved = false;
-        for (int stage = 0; stage < s->stages; stage++) {
-            struct progress *p = &all[stage];
-            while (p->next < s->ops[stage] &&
-                   !must_wait(all, stage, s->op[stage][p->next])) {
-                p->done[s->op[stage][p->next].kind]++;
-                p->next++;
+        for (int rank = 0; rank < s->ranks; rank++) {
+            const struct pipe_op *op = s->op[rank];
+            int *next = &w->next[rank];
+            while (*next < s->ops[rank] && !must_wait(w->of, op[*next], &other)) {
+                w->of[op[*next].stage].done[op[*next].kind]++;
+                ++*next;
                 moved = true;
             }
         }
     }
-    for (int stage = 0; stage < s->stages; stage++)
-        if (all[stage].next < s->ops[stage])
-            return refuse(err, s, stage, all[stage].next,
-                          "deadlock: waits for ever for its neighbour");
+    for (int rank = 0; rank < s->ranks; rank++)
+        if (w->next[rank] < s->ops[rank]) {
+            must_wait(w->of, s->op[rank][w->next[rank]], &other);
+            return refuse(err, s, rank, w->next[rank],
+                          "deadlock: waits for ever for stage %d", other);
+        }
     return 0;
 }
 
 int schedule_check(const struct schedule *s, struct err *err)
 {
-    for (int stage = 0; stage < s->stages; stage++)
-        if (check_stage(s, stage, err))
-            return -1;
-    struct progress *all = mem_array(s->stages, sizeof *all, err);
-    if (!all)
-        return -1;
-    int failed = simulate(s, all, err);
-    mem_free(all);
-    return failed;
+    struct walk w = {.of = mem_array(s->stages, sizeof *w.of, err),
+                     .next = mem_array(s->ranks, sizeof *w.next, err)};
+    int failed = !w.of || !w.next;
+    for (int rank = 0; !failed && rank < s->ranks; rank++)
+        failed = check_rank(s, rank, w.of, err);
+    if (!failed) {
+        memset(w.of, 0, (size_t)s->stages * sizeof *w.of);
+        failed = simulate(s, &w, err);
+    }
+    mem_free(w.of);
+    mem_free(w.next);
+    return failed ? -1 : 0;
 }

@@ -21,8 +21,7 @@ double schedule_cost(const struct schedule *s, const struct schedule_costs *cost
     case PIPE_FORWARD:
         return costs->forward;
     case PIPE_BACKWARD:
-        return costs->input_gradient +
-               (schedule_split(s->kind) ? 0 : costs->weight_gradient);
+        return costs->input_gradient + (s->split ? 0 : costs->weight_gradient);
     case PIPE_WEIGHT:
         return costs->weight_gradient;
     case PIPE_SEND_FORWARD:
@@ -54,14 +53,14 @@ static int lane_of(const struct clocks *c, int stage, enum pipe_op_kind kind)
     return -1;
 }
 
-/* One operation of the stage, if what it needs was sent. */
-static bool step(struct clocks *c, int stage)
+/* One operation of the rank, if what it needs was sent. */
+static bool step(struct clocks *c, int rank)
 {
     const struct schedule *s = c->s;
     struct schedule_times *t = c->t;
-    struct pipe_op op = s->op[stage][t->next[stage]];
-    int lane = lane_of(c, stage, op.kind);
-    double *now = &t->now[stage];
+    struct pipe_op op = s->op[rank][t->next[rank]];
+    int lane = lane_of(c, op.stage, op.kind);
+    double *now = &t->now[rank];
     if (op.kind == PIPE_RECV_FORWARD || op.kind == PIPE_RECV_BACKWARD) {
         if (t->sent[lane] <= op.micro_batch)
             return false;
@@ -72,8 +71,8 @@ static bool step(struct clocks *c, int stage)
         t->sent[lane]++;
     }
     double cost = schedule_cost(s, c->costs, op.kind);
-    t->start[stage][t->next[stage]++] = *now;
-    t->busy[stage] += cost;
+    t->start[rank][t->next[rank]++] = *now;
+    t->busy[rank] += cost;
     *now += cost;
     if (*now > t->length)
         t->length = *now;
@@ -84,36 +83,38 @@ void schedule_times_price(struct schedule_times *t, const struct schedule *s,
                           const struct schedule_costs *costs)
 {
     struct clocks c = {s, costs, t};
-    size_t stages = (size_t)s->stages;
-    memset(t->next, 0, stages * sizeof *t->next);
-    memset(t->now, 0, stages * sizeof *t->now);
-    memset(t->sent, 0, LANES * stages * sizeof *t->sent);
-    memset(t->busy, 0, stages * sizeof *t->busy);
+    size_t ranks = (size_t)s->ranks;
+    memset(t->next, 0, ranks * sizeof *t->next);
+    memset(t->now, 0, ranks * sizeof *t->now);
+    memset(t->sent, 0, LANES * (size_t)s->stages * sizeof *t->sent);
+    memset(t->busy, 0, ranks * sizeof *t->busy);
     t->length = 0;
     bool moved = true;
     while (moved) {
         moved = false;
-        for (int stage = 0; stage < s->stages; stage++)
-            while (t->next[stage] < s->ops[stage] && step(&c, stage))
+        for (int rank = 0; rank < s->ranks; rank++)
+            while (t->next[rank] < s->ops[rank] && step(&c, rank))
                 moved = true;
     }
-    for (int stage = 0; stage < s->stages; stage++)
-        CHECK(t->next[stage] == s->ops[stage], "stage %d waits for ever at %d", stage,
-              t->next[stage]);
+    for (int rank = 0; rank < s->ranks; rank++)
+        CHECK(t->next[rank] == s->ops[rank], "rank %d waits for ever at %d", rank,
+              t->next[rank]);
 }
 
-/* As schedule_check counts them. */
-static int alive_of(const struct schedule *s, int stage)
+/* As schedule_check counts them: of one stage, or of all that the rank holds (-1). */
+static int alive_of(const struct schedule *s, int rank, int stage)
 {
-    enum pipe_op_kind first = stage > 0 ? PIPE_RECV_FORWARD : PIPE_FORWARD;
-    enum pipe_op_kind last = schedule_split(s->kind)      ? PIPE_WEIGHT
+    enum pipe_op_kind last = s->split                     ? PIPE_WEIGHT
                              : schedule_backward(s->kind) ? PIPE_BACKWARD
                                                           : PIPE_FORWARD;
     int alive = 0, most = 0;
-    for (int at = 0; at < s->ops[stage]; at++) {
-        alive += s->op[stage][at].kind == first;
+    for (int at = 0; at < s->ops[rank]; at++) {
+        struct pipe_op op = s->op[rank][at];
+        if (stage >= 0 && op.stage != stage)
+            continue;
+        alive += op.kind == (op.stage > 0 ? PIPE_RECV_FORWARD : PIPE_FORWARD);
         most = alive > most ? alive : most;
-        alive -= s->op[stage][at].kind == last;
+        alive -= op.kind == last;
     }
     return most;
 }
@@ -122,23 +123,26 @@ static int times_alloc(struct schedule_times *t, const struct schedule *s,
                        struct err *err)
 {
     int64_t lanes = (int64_t)LANES * s->stages;
-    t->stages = s->stages;
-    t->busy = mem_array(s->stages, sizeof *t->busy, err);
+    t->ranks = s->ranks;
+    t->busy = mem_array(s->ranks, sizeof *t->busy, err);
     t->alive = mem_array(s->stages, sizeof *t->alive, err);
-    t->start = mem_array(s->stages, sizeof *t->start, err);
-    t->next = mem_array(s->stages, sizeof *t->next, err);
-    t->now = mem_array(s->stages, sizeof *t->now, err);
+    t->held = mem_array(s->ranks, sizeof *t->held, err);
+    t->start = mem_array(s->ranks, sizeof *t->start, err);
+    t->next = mem_array(s->ranks, sizeof *t->next, err);
+    t->now = mem_array(s->ranks, sizeof *t->now, err);
     t->sent = mem_array(lanes, sizeof *t->sent, err);
     t->sent_at = mem_array(lanes * s->micro_batches, sizeof *t->sent_at, err);
-    if (!t->busy || !t->alive || !t->start || !t->next || !t->now || !t->sent ||
-        !t->sent_at)
+    if (!t->busy || !t->alive || !t->held || !t->start || !t->next || !t->now ||
+        !t->sent || !t->sent_at)
         return -1;
-    for (int stage = 0; stage < s->stages; stage++) {
-        t->start[stage] = mem_array(s->ops[stage], sizeof **t->start, err);
-        if (!t->start[stage])
+    for (int rank = 0; rank < s->ranks; rank++) {
+        t->start[rank] = mem_array(s->ops[rank], sizeof **t->start, err);
+        if (!t->start[rank])
             return -1;
-        t->alive[stage] = alive_of(s, stage);
+        t->held[rank] = alive_of(s, rank, -1);
     }
+    for (int stage = 0; stage < s->stages; stage++)
+        t->alive[stage] = alive_of(s, s->rank_of[stage], stage);
     return 0;
 }
 
@@ -156,21 +160,22 @@ int schedule_times_init(struct schedule_times *t, const struct schedule *s,
 
 int64_t schedule_times_bytes(const struct schedule *s)
 {
-    enum { A_STAGE = 2 * sizeof(double) + 2 * sizeof(int) + sizeof(double *) };
+    enum { A_RANK = 2 * sizeof(double) + 2 * sizeof(int) + sizeof(double *) };
     int64_t ops = 0, lanes = (int64_t)LANES * s->stages;
-    for (int stage = 0; stage < s->stages; stage++)
-        ops += s->ops[stage];
-    return s->stages * (int64_t)A_STAGE + lanes * (int64_t)sizeof(int) +
+    for (int rank = 0; rank < s->ranks; rank++)
+        ops += s->ops[rank];
+    return s->ranks * (int64_t)A_RANK + (s->stages + lanes) * (int64_t)sizeof(int) +
            (ops + lanes * s->micro_batches) * (int64_t)sizeof(double);
 }
 
 void schedule_times_fini(struct schedule_times *t)
 {
-    for (int stage = 0; t->start && stage < t->stages; stage++)
-        mem_free(t->start[stage]);
+    for (int rank = 0; t->start && rank < t->ranks; rank++)
+        mem_free(t->start[rank]);
     mem_free(t->start);
     mem_free(t->busy);
     mem_free(t->alive);
+    mem_free(t->held);
     mem_free(t->next);
     mem_free(t->now);
     mem_free(t->sent);
@@ -181,7 +186,7 @@ void schedule_times_fini(struct schedule_times *t)
 double schedule_bubble(const struct schedule_times *t)
 {
     double busy = 0;
-    for (int stage = 0; stage < t->stages; stage++)
-        busy += t->busy[stage];
-    return t->length > 0 ? 1 - busy / (t->length * t->stages) : 0;
+    for (int rank = 0; rank < t->ranks; rank++)
+        busy += t->busy[rank];
+    return t->length > 0 ? 1 - busy / (t->length * t->ranks) : 0;
 }

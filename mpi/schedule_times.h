@@ -3,7 +3,7 @@
 #define DUSK_MPI_SCHEDULE_TIMES_H
 
 /* What a table would take if computing were all that takes time: every operation starts
- * as soon as the one before it on its stage has ended and what it needs was sent;
+ * as soon as the one before it on its rank has ended and what it needs was sent;
  * messages take none, and buffers are never waited for. Pure, local. */
 
 #include <stdint.h>
@@ -17,15 +17,16 @@ struct schedule_costs {
 };
 
 struct schedule_times {
-    int stages;
+    int ranks;
     double length;  /* from the first operation's start to the last one's end */
-    double *busy;   /* [stages] of that, computing */
+    double *busy;   /* [ranks] of that, computing */
     int *alive;     /* [stages] micro-batches alive at once, at most */
-    double **start; /* [stages][ops] of each operation; those of sends and receives are
+    int *held;      /* [ranks] the same of all its stages together */
+    double **start; /* [ranks][ops] of each operation; those of sends and receives are
                        when they are done */
-    /* Of the simulation: how far each stage has come. */
-    int *next;       /* [stages] */
-    double *now;     /* [stages] end of the latest operation */
+    /* Of the simulation: how far each rank has come. */
+    int *next;       /* [ranks] */
+    double *now;     /* [ranks] end of the latest operation */
     int *sent;       /* [2 stages] outputs of each stage, then gradients of inputs */
     double *sent_at; /* [2 stages][micro-batches] when */
 };
@@ -45,7 +46,7 @@ int64_t schedule_times_bytes(const struct schedule *s); /* memory that it takes 
 void schedule_times_price(struct schedule_times *t, const struct schedule *s,
                           const struct schedule_costs *costs);
 
-/* Share of the step in which stages idle, 0..1. */
+/* Share of the step in which ranks idle, 0..1. */
 double schedule_bubble(const struct schedule_times *t);
 
 #endif

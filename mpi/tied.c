@@ -15,8 +15,8 @@ enum { PIECE_ELEMENTS = 1 << 18, WINDOW = 2 };
 
 struct tied {
     const struct comm *axis;
-    int last;                              /* stage */
-    const struct slab_entry *embed, *head; /* NULL: the other stage's */
+    int first, last;                       /* who in `axis` embeds, has the head */
+    const struct slab_entry *embed, *head; /* NULL: another rank's */
     struct shard shard;
     float *buffer; /* [WINDOW][PIECE_ELEMENTS] where gradients arrive */
 };
@@ -39,7 +39,8 @@ int tied_create(struct tied **tied, const struct grid *grid, const struct slab *
     if (!t)
         return -1;
     t->axis = grid->pipe_axis;
-    t->last = grid->pipeline - 1;
+    t->first = grid->embed_at;
+    t->last = grid->head_at;
     t->embed = embed;
     t->head = head;
     t->shard =
@@ -155,7 +156,8 @@ void tied_add_gradient(struct tied *t, float *grads, double *wait_s)
     if (embed && head)
         add(embed, head, t->shard.end - t->shard.begin);
     else if (head)
-        send_shard(t, (const char *)head, sizeof *head, 0, TAG_TIED_GRADIENT, wait_s);
+        send_shard(t, (const char *)head, sizeof *head, t->first, TAG_TIED_GRADIENT,
+                   wait_s);
     else
         receive_and_add(t, embed, t->last, wait_s);
 }
@@ -170,5 +172,5 @@ void tied_copy_weight(struct tied *t, enum dtype w, void *weights, double *wait_
     if (t->embed)
         send_shard(t, data, size, t->last, TAG_TIED_WEIGHT, wait_s);
     else
-        receive_shard(t, data, size, 0, TAG_TIED_WEIGHT, wait_s);
+        receive_shard(t, data, size, t->first, TAG_TIED_WEIGHT, wait_s);
 }

@@ -5,9 +5,9 @@
 /* The two uses of a tied embedding: the first stage embeds with it, the last one makes
  * logits with it. Each sums a gradient of its own and, after the sums over replicas,
  * the first stage adds embedding + head, at every pipeline size; after the update the
- * last stage gets the weight back. Owners are the same replicas on both stages
- * (mpi/shard.h), so each replica's two stages talk to each other only. A frozen one has
- * no gradients to add. */
+ * last stage gets the weight back, unless one rank holds both. Owners are the same
+ * replicas on both stages (mpi/shard.h), so each replica's two stages talk to each
+ * other only. A frozen one has no gradients to add. */
 
 #include "mpi/grid.h"
 #include "src/base/dtype.h"

@@ -70,8 +70,14 @@ static void keep(struct trace *t, enum trace_kind kind, int micro_batch, double 
     if (!t->keeps)
         return;
     CHECK(t->spans < t->room, "a timeline of more than %lld spans", (long long)t->room);
-    t->span[t->spans++] =
-        (struct trace_span){begin_s, end_s, (int32_t)kind, micro_batch};
+    t->span[t->spans++] = (struct trace_span){begin_s, end_s, micro_batch,
+                                              (uint16_t)kind, (uint16_t)t->chunk};
+}
+
+void trace_chunk(struct trace *t, int chunk)
+{
+    if (t)
+        t->chunk = chunk;
 }
 
 void trace_add(struct trace *t, enum trace_kind kind, int micro_batch, double begin_s)

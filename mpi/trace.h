@@ -38,13 +38,15 @@ enum trace_kind {
 
 struct trace_span {
     double begin_s, end_s; /* clock_s() of this rank */
-    int32_t kind;          /* enum trace_kind */
     int32_t micro_batch;   /* -1: none */
+    uint16_t kind;         /* enum trace_kind */
+    uint16_t chunk;        /* place of the stage among the rank's */
 };
 
 struct trace {
     bool on;
     bool keeps; /* spans too */
+    int chunk;  /* whose operations these are */
     struct clock_fix fix;
     /* Of the step under way: */
     double seconds[TRACE_KINDS];
@@ -75,6 +77,9 @@ double trace_now(const struct trace *t);
 
 /* The shared time, to travel with a message. */
 double trace_shared_now(const struct trace *t);
+
+/* What follows is of the rank's stage at place `chunk`. */
+void trace_chunk(struct trace *t, int chunk);
 
 /* An operation from begin_s to now. */
 void trace_add(struct trace *t, enum trace_kind kind, int micro_batch, double begin_s);

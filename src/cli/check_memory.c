@@ -4,6 +4,7 @@
 #include <inttypes.h>
 #include <omp.h>
 #include <stdio.h>
+#include <stdlib.h>
 
 #include "src/base/check.h"
 #include "src/base/mem.h"
@@ -37,11 +38,14 @@ static int scan(struct table *t, struct err *err)
 static void print_head(const struct table *t)
 {
     const struct engine_spec *s = t->spec;
+    char chunks[32] = "";
+    if (s->chunks > 1)
+        snprintf(chunks, sizeof chunks, " (%d chunks a rank)", s->chunks);
     printf(
-        "%d rank%s: pipeline %d x data %d, %d x %d tokens a micro-batch, %d of them, "
+        "%d rank%s: pipeline %d%s x data %d, %d x %d tokens a micro-batch, %d of them, "
         "%s, %d threads\n",
-        t->ranks, t->ranks > 1 ? "s" : "", s->pipeline, s->data, s->batch, s->seq_len,
-        s->micro_batches, dtype_name(s->dtype), omp_get_max_threads());
+        t->ranks, t->ranks > 1 ? "s" : "", s->pipeline, chunks, s->data, s->batch,
+        s->seq_len, s->micro_batches, dtype_name(s->dtype), omp_get_max_threads());
     printf("bytes by rank, with micro-batches alive (slots), and of these waiting for "
            "weight gradients:\n%6s %5s %7s %9s %5s %7s",
            "rank", "stage", "replica", "layers", "slots", "waiting");
@@ -56,9 +60,7 @@ static int print_rank(const struct table *t, int rank, struct err *err)
     struct memory_plan p;
     if (memory_plan(t->spec, t->ranks, rank, t->gemm, &p, err))
         return -1;
-    char layers[32];
-    snprintf(layers, sizeof layers, "%d:%d", p.first_layer, p.first_layer + p.layers);
-    printf("%6d %5d %7d %9s %5d %7d", rank, p.stage, p.replica, layers, p.slots,
+    printf("%6d %5s %7d %9s %5d %7d", rank, p.stages, p.replica, p.layers, p.slots,
            p.waiting);
     for (int k = 0; k < MEMORY_KINDS; k++)
         if (t->shown[k])
@@ -120,14 +122,17 @@ int check_memory(const struct run *run, int64_t ranks, struct err *err)
     struct table t = {
         .spec = &spec,
         .ranks = to_int(ranks ? ranks : (int64_t)run->parallel.pipeline * data)};
-    if (run_model_shape(run, &shape, err) ||
-        run_engine_spec(run, &shape, t.ranks, &spec, err))
-        return -1;
-    struct gemm *gemm = gemm_create(GEMM_BLIS, gemm_level_here(), err);
-    if (!gemm)
-        return -1;
-    t.gemm = gemm;
-    int failed = print(&t, err);
+    struct gemm *gemm = NULL;
+    char *text = NULL;
+    int failed = run_model_shape(run, &shape, err) ||
+                 run_share_schedule(comm_self(), run, &text, err) ||
+                 run_engine_spec(run, &shape, t.ranks, text, &spec, err) ||
+                 !(gemm = gemm_create(GEMM_BLIS, gemm_level_here(), err));
+    if (!failed) {
+        t.gemm = gemm;
+        failed = print(&t, err);
+    }
     gemm_destroy(gemm);
-    return failed;
+    free(text);
+    return failed ? -1 : 0;
 }

@@ -7,13 +7,14 @@
 #include "src/base/err.h"
 #include "src/config/run.h"
 
-/* Prints the schedule of a training step: a row of each stage, a column of each unit of
- * time, where forward, input gradient and weight gradient of a micro-batch take one
- * unit each and messages none; then how long the step is, its bubble, and the
- * micro-batches alive. `ranks` as check_memory takes it. svg: NULL, or a file that gets
- * the drawing instead of the rows (ERR_IO). -1 with err set, nothing printed. Local, to
- * stdout. */
+/* Prints the schedule of a training step: a row of each rank of a pipeline, a column of
+ * each unit of time, where forward, input gradient and weight gradient of a micro-batch
+ * take one unit each on every stage and messages none; then how long the step is, its
+ * bubble, and the micro-batches alive. `ranks` as check_memory takes it. svg, csv: NULL,
+ * or a file that gets the drawing, or the table (mpi/schedule_file.h), instead of the
+ * rows (ERR_IO). Reads the table of parallel.schedule: FILE.csv. -1 with err set,
+ * nothing printed. Local, to stdout. */
 int check_schedule(const struct run *run, int64_t ranks, const char *svg,
-                   struct err *err);
+                   const char *csv, struct err *err);
 
 #endif

@@ -30,7 +30,8 @@ static const struct option bench_options[] = {
     {"--stages", "P", "of `schedule` (the ranks)"},
     {"--micro-batches", "M", "of `schedule` (4 P)"},
     {"--op-ms", "MS", "that an operation of `schedule` sleeps (20)"},
-    {"--schedule", "NAME|all", "of `schedule`: gpipe, 1f1b, zb-h1 (all)"},
+    {"--schedule", "NAME|all",
+     "of `schedule`: gpipe, 1f1b, interleaved, zb-h1, zb-v (all)"},
     {"--json", "FILE", "write the rows for machines, - for standard output"},
     {"--no-profile", NULL, "do not save this machine's profile"},
     {0}};
@@ -157,7 +158,8 @@ static int read_run(struct bench *b, const struct options *o, const char *path,
     if (b->pipeline != run->parallel.pipeline)
         run->parallel.data = run->parallel.split_n = 0;
     run->parallel.pipeline = b->pipeline;
-    if (run_engine_spec(run, &shape, comm_size(b->world), &spec, err))
+    if (run_share_schedule(b->world, run, &b->schedule_text, err) ||
+        run_engine_spec(run, &shape, comm_size(b->world), b->schedule_text, &spec, err))
         return -1;
     b->size = (struct bench_size){.name = run->run.name,
                                   .shape = shape,
@@ -165,6 +167,8 @@ static int read_run(struct bench *b, const struct options *o, const char *path,
                                   .micro_batch = spec.batch,
                                   .micro_batches = spec.micro_batches};
     b->schedule = run->parallel.schedule;
+    b->chunks = run_chunks(run);
+    b->schedule_file = run->parallel.schedule_file;
     b->node_bytes = (int64_t)(run->parallel.node_gb * 1e9);
     b->split = run->parallel.split;
     b->split_n = run->parallel.split_n;
@@ -174,7 +178,8 @@ static int read_run(struct bench *b, const struct options *o, const char *path,
 static int read_schedule(struct bench *b, const struct options *o, struct err *err)
 {
     enum { STAGES_MAX = 4096, MICRO_BATCHES_MAX = 1 << 16 };
-    static const char *const names[] = {"all", "gpipe", "1f1b", "zb-h1"};
+    static const char *const names[] = {"all",         "gpipe", "1f1b",
+                                        "interleaved", "zb-h1", "zb-v"};
     int64_t stages, micro_batches;
     double op_ms;
     if (options_int(o, "--stages", comm_size(b->world), 1, STAGES_MAX, &stages, err) ||
@@ -190,7 +195,8 @@ static int read_schedule(struct bench *b, const struct options *o, struct err *e
         if (strcmp(b->only_schedule, names[i]) == 0)
             return 0;
     return err_set(err, ERR_USAGE,
-                   "--schedule: expected gpipe, 1f1b, zb-h1 or all, found \"%.40s\"",
+                   "--schedule: expected gpipe, 1f1b, interleaved, zb-h1, zb-v or all, "
+                   "found \"%.40s\"",
                    b->only_schedule);
 }
 

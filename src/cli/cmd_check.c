@@ -23,6 +23,9 @@ static const struct option check_options[] = {
      "micro-batches "
      "alive, where forward, input and weight gradient take one unit of time each"},
     {"--svg", "FILE", "draw --schedule to this file instead, as a picture"},
+    {"--csv", "FILE",
+     "write the table of --schedule to this file instead, in the form that "
+     "parallel.schedule: FILE.csv reads"},
     {"--ranks", "N", "of the job, for --memory and --schedule (pipeline x data)"},
     {"--reference", NULL, "print every key with its explanation; takes no RUN.yaml"},
     {"--precision", NULL,
@@ -39,7 +42,8 @@ const struct verb verb_check = {
         "Reads the file as train does: an unknown key, a key given twice, a wrong "
         "type, a value out of range or a combination that cannot work is one line, "
         "FILE:LINE:COLUMN, what was expected and what was found, with exit code 2. "
-        "Files that the run names are not opened (but for --memory).\n"
+        "Files that the run names are not opened (but for --memory, and a schedule's "
+        "table for --schedule).\n"
         "If all is well, it says what the run is.",
     .examples =
         "dusk check run.yaml\n"
@@ -47,6 +51,7 @@ const struct verb verb_check = {
         "dusk check run.yaml --memory --ranks 64\n"
         "dusk check run.yaml --schedule --set parallel.schedule=zb-h1\n"
         "dusk check run.yaml --schedule --ranks 8 --svg schedule.svg\n"
+        "dusk check run.yaml --schedule --set parallel.schedule=zb-v --csv mine.csv\n"
         "dusk check --reference > reference.yaml\n"
         "dusk train run.yaml --set train.precision=$(dusk check --precision)",
     .options = check_options,
@@ -92,11 +97,15 @@ static void print_summary(const char *path, const struct run *r)
         printf("%.4g epoch%s in steps of ", r->train.epochs,
                r->train.epochs > 1 ? "s" : "");
     print_step(r, steps);
+    char chunks[32] = "";
+    if (run_chunks(r) > 1)
+        snprintf(chunks, sizeof chunks, " (%d chunks a rank)", run_chunks(r));
     if (r->parallel.data)
-        printf("pipeline %d x data %d = %" PRId64 " ranks\n", r->parallel.pipeline,
-               r->parallel.data, (int64_t)r->parallel.pipeline * r->parallel.data);
+        printf("pipeline %d%s x data %d = %" PRId64 " ranks\n", r->parallel.pipeline,
+               chunks, r->parallel.data,
+               (int64_t)r->parallel.pipeline * r->parallel.data);
     else
-        printf("pipeline %d x data (ranks / %d)\n", r->parallel.pipeline,
+        printf("pipeline %d%s x data (ranks / %d)\n", r->parallel.pipeline, chunks,
                r->parallel.pipeline);
 }
 
@@ -133,7 +142,8 @@ static int check(const struct options *o, struct err *err)
     else if (options_flag(o, "--memory"))
         rc = check_memory(&r, ranks, err);
     else if (options_flag(o, "--schedule"))
-        rc = check_schedule(&r, ranks, options_text(o, "--svg", NULL), err);
+        rc = check_schedule(&r, ranks, options_text(o, "--svg", NULL),
+                            options_text(o, "--csv", NULL), err);
     else
         print_summary(path, &r);
     run_fini(&r);
@@ -158,6 +168,8 @@ static int read_options(struct options *o, int argc, char **argv, struct err *er
                        "expected one of --print, --memory and --schedule");
     if (options_text(o, "--svg", NULL) && !options_flag(o, "--schedule"))
         return err_set(err, ERR_USAGE, "--svg goes with --schedule");
+    if (options_text(o, "--csv", NULL) && !options_flag(o, "--schedule"))
+        return err_set(err, ERR_USAGE, "--csv goes with --schedule");
     return 0;
 }
 

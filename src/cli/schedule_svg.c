@@ -10,7 +10,7 @@
 /* Pixels. */
 enum {
     UNIT = 26, /* of one unit of time */
-    BOX = 22,  /* height of a stage's boxes */
+    BOX = 22,  /* height of a rank's boxes */
     ROW = 28,
     LEFT = 70,
     TOP = 64,
@@ -26,60 +26,84 @@ static const struct svg_paint paints[] = {
     [PIPE_WEIGHT] = {"#f0b429", "#222222", "weight gradient"},
 };
 
+/* The same, paler for later chunks of a rank. */
+static const struct svg_paint pale[] = {
+    [PIPE_FORWARD] = {"#a9c6e8", "#222222", NULL},
+    [PIPE_BACKWARD] = {"#a8dcb9", "#222222", NULL},
+    [PIPE_WEIGHT] = {"#f9e0a3", "#222222", NULL},
+};
+
 static void box(FILE *f, const struct svg_paint *p, double x, double y, double width,
-                const char *label)
+                const char *label, const char *hint)
 {
-    svg_box(f, p, &(struct svg_box){x, y, width, BOX, label, NULL});
+    svg_box(f, p, &(struct svg_box){x, y, width, BOX, label, hint});
 }
 
-static void stage_row(FILE *f, const struct schedule *s,
-                      const struct schedule_costs *costs,
-                      const struct schedule_times *t, int stage)
+static void name_row(FILE *f, const struct schedule *s, int rank, double y)
 {
-    double y = TOP + ROW * (double)stage;
     char label[32];
-    snprintf(label, sizeof label, "stage %d", stage);
+    snprintf(label, sizeof label, "%s %d", s->chunks > 1 ? "rank" : "stage", rank);
     svg_text(f, MARGIN, y + BOX - 7, label);
-    for (int at = 0; at < s->ops[stage]; at++) {
-        struct pipe_op op = s->op[stage][at];
-        double x = LEFT + UNIT * t->start[stage][at];
-        double width = UNIT * schedule_cost(s, costs, op.kind);
-        if (width <= 0)
-            continue;
-        snprintf(label, sizeof label, "%d", op.micro_batch);
-        if (op.kind != PIPE_BACKWARD || schedule_split(s->kind)) {
-            box(f, &paints[op.kind], x, y, width, label);
-            continue;
-        }
-        double first = UNIT * costs->input_gradient;
-        box(f, &paints[PIPE_BACKWARD], x, y, first, label);
-        box(f, &paints[PIPE_WEIGHT], x + first, y, width - first, label);
-    }
 }
 
-static void legend(FILE *f)
+/* n units of an operation, one box or, where a backward does both, two. */
+static void operation(FILE *f, const struct schedule *s,
+                      const struct schedule_costs *costs, struct pipe_op op, double x,
+                      double y)
+{
+    const struct svg_paint *paint = s->chunk_of[op.stage] > 0 ? pale : paints;
+    double width = UNIT * schedule_cost(s, costs, op.kind);
+    char label[16], hint[64];
+    snprintf(label, sizeof label, "%d", op.micro_batch);
+    snprintf(hint, sizeof hint, "%s of micro-batch %d, stage %d", pipe_op_name(op.kind),
+             op.micro_batch, op.stage);
+    if (op.kind != PIPE_BACKWARD || s->split) {
+        box(f, &paint[op.kind], x, y, width, label, hint);
+        return;
+    }
+    double first = UNIT * costs->input_gradient;
+    box(f, &paint[PIPE_BACKWARD], x, y, first, label, hint);
+    box(f, &paint[PIPE_WEIGHT], x + first, y, width - first, label, hint);
+}
+
+static void rank_row(FILE *f, const struct schedule *s,
+                     const struct schedule_costs *costs, const struct schedule_times *t,
+                     int rank)
+{
+    double y = TOP + ROW * (double)rank;
+    name_row(f, s, rank, y);
+    for (int at = 0; at < s->ops[rank]; at++)
+        if (schedule_cost(s, costs, s->op[rank][at].kind) > 0)
+            operation(f, s, costs, s->op[rank][at], LEFT + UNIT * t->start[rank][at],
+                      y);
+}
+
+static void legend(FILE *f, const struct schedule *s)
 {
     for (int k = PIPE_FORWARD; k <= PIPE_WEIGHT; k++) {
         double x = LEFT + LEGEND * (double)k;
-        box(f, &paints[k], x, 32, UNIT, "i");
+        box(f, &paints[k], x, 32, UNIT, "i", NULL);
         char text[64];
         snprintf(text, sizeof text, "%s of i", paints[k].meaning);
         svg_text(f, x + UNIT + 6, 32 + BOX - 7, text);
     }
+    if (s->chunks > 1)
+        svg_text(f, LEFT + LEGEND * (double)(PIPE_WEIGHT + 1), 32 + BOX - 7,
+                 "paler: later stages of the rank");
 }
 
 static void draw(FILE *f, const struct schedule *s, const struct schedule_costs *costs,
                  const struct schedule_times *t, const char *title)
 {
     double wide = LEFT + UNIT * t->length + MARGIN;
-    double width = wide > NARROWEST ? wide : NARROWEST;
-    double height = TOP + ROW * (double)s->stages + MARGIN;
+    double narrowest = s->chunks > 1 ? NARROWEST + LEGEND : NARROWEST;
+    double width = wide > narrowest ? wide : narrowest;
+    double height = TOP + ROW * (double)s->ranks + MARGIN;
     svg_begin(f, width, height, title);
-    legend(f);
-    for (int stage = 0; stage < s->stages; stage++) {
-        svg_ground(f, "#e8e8e8", LEFT, TOP + ROW * (double)stage, UNIT * t->length,
-                   BOX);
-        stage_row(f, s, costs, t, stage);
+    legend(f, s);
+    for (int rank = 0; rank < s->ranks; rank++) {
+        svg_ground(f, "#e8e8e8", LEFT, TOP + ROW * (double)rank, UNIT * t->length, BOX);
+        rank_row(f, s, costs, t, rank);
     }
     svg_end(f);
 }

@@ -138,6 +138,12 @@ void key_format(const struct key *k, const struct run *r, FILE *out)
         format_double(r->optim.beta2, out);
         fputc(']', out);
         return;
+    case KEY_PIPE:
+        if (r->parallel.schedule_file)
+            format_text(r->parallel.schedule_file, out);
+        else
+            fputs(k->choices[r->parallel.schedule], out);
+        return;
     case KEY_SPLIT:
         format_split(r, out);
         return;
@@ -195,6 +201,10 @@ const char *key_expected(const struct key *k, char text[KEY_EXPECTED])
         break;
     case KEY_CHOICE:
         expect_choices(k, text);
+        break;
+    case KEY_PIPE:
+        expect_choices(k, text);
+        strncat(text, " or FILE.csv", KEY_EXPECTED - 1 - strlen(text));
         break;
     default:
         snprintf(text, KEY_EXPECTED, "%s", expected[k->type]);

@@ -334,6 +334,24 @@ static int read_init(const struct tree_node *node, struct wanted w, struct run *
     return read_text(node, w, &r->model.init, err);
 }
 
+static int read_pipe(const struct tree_node *node, struct wanted w, const struct key *k,
+                     struct run *r, struct err *err)
+{
+    static const char suffix[] = ".csv";
+    size_t n = node->kind == TREE_SCALAR && node->text ? strlen(node->text) : 0;
+    free(r->parallel.schedule_file);
+    r->parallel.schedule_file = NULL;
+    if (n < sizeof suffix || strcmp(node->text + n + 1 - sizeof suffix, suffix) != 0) {
+        int choice = 0;
+        if (read_choice(node, w, k->choices, &choice, err))
+            return -1;
+        r->parallel.schedule = (enum run_pipe)choice;
+        return 0;
+    }
+    r->parallel.schedule = RUN_PIPE_FILE;
+    return read_text(node, w, &r->parallel.schedule_file, err);
+}
+
 int key_read(const struct key *k, const struct tree_node *node, struct run *r,
              struct err *err)
 {
@@ -366,6 +384,8 @@ int key_read(const struct key *k, const struct tree_node *node, struct run *r,
         return read_init(node, w, r, err);
     case KEY_BETAS:
         return read_betas(node, w, k, r, err);
+    case KEY_PIPE:
+        return read_pipe(node, w, k, r, err);
     case KEY_SPLIT:
         return read_split(node, w, k, r, err);
     case KEY_KEYS:

@@ -3,6 +3,7 @@
 
 #include "src/base/duration.h"
 #include "src/config/path.h"
+#include "src/config/schema.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -224,11 +225,38 @@ static int check_split_entries(const struct run *r, struct tree_place at, long *
     return 0;
 }
 
+/* Which schedules go with how many chunks and micro-batches. */
+static int check_schedule(const struct run *r, const struct tree_node *root,
+                          struct err *err)
+{
+    enum run_pipe s = r->parallel.schedule;
+    int chunks = run_chunks(r), data = r->parallel.data;
+    int wanted = s == RUN_ZB_V ? 2 : 1;
+    if (s != RUN_INTERLEAVED && s != RUN_PIPE_FILE && chunks != wanted)
+        return tree_error(err, path_place(root, "parallel.chunks"),
+                          "parallel.chunks: expected %d with parallel.schedule: %s, "
+                          "found %d",
+                          wanted, schema_find("parallel.schedule")->choices[s], chunks);
+    if (s != RUN_INTERLEAVED || !data)
+        return 0;
+    int m = r->train.global_batch / (data * r->train.micro_batch);
+    if (m % r->parallel.pipeline == 0)
+        return 0;
+    return tree_error(
+        err, path_place(root, "parallel.schedule"),
+        "parallel.schedule: interleaved: expected micro-batches of a step "
+        "and replica (train.global_batch / (train.micro_batch x "
+        "parallel.data)) that are a multiple of parallel.pipeline, %d, "
+        "found %d",
+        r->parallel.pipeline, m);
+}
+
 static int check_parallel(const struct run *r, const struct tree_node *root,
                           struct err *err)
 {
     struct tree_place at = path_place(root, "parallel.split");
-    int n = r->parallel.split_n, stages = r->parallel.pipeline;
+    bool chunked = run_chunks(r) > 1;
+    int n = r->parallel.split_n, stages = r->parallel.pipeline * run_chunks(r);
     long sum = 0, layers = -1; /* -1: the checkpoint's, not known here */
     if (!r->model.init)
         layers = r->model.shape.layers;
@@ -238,8 +266,8 @@ static int check_parallel(const struct run *r, const struct tree_node *root,
         return tree_error(
             err, at,
             "parallel.split: expected one entry for each of the %d stages "
-            "of parallel.pipeline, found %d",
-            stages, n);
+            "of parallel.pipeline%s, found %d",
+            stages, chunked ? " x parallel.chunks" : "", n);
     if (check_split_entries(r, at, &sum, err) < 0)
         return -1;
     if (n && (layers >= 0 ? sum != layers : sum == 0))
@@ -248,10 +276,11 @@ static int check_parallel(const struct run *r, const struct tree_node *root,
                           "layers (%ld), found a sum of %ld",
                           layers >= 0 ? layers : 1, sum);
     if (!n && layers >= 0 && stages > layers)
-        return tree_error(err, path_place(root, "parallel.pipeline"),
-                          "parallel.pipeline: expected at most the model's %ld layers, "
-                          "found %d",
-                          layers, stages);
+        return tree_error(
+            err, path_place(root, "parallel.pipeline"),
+            "parallel.pipeline%s: expected at most the model's %ld layers, "
+            "found %d",
+            chunked ? " x parallel.chunks" : "", layers, stages);
     return 0;
 }
 
@@ -378,8 +407,9 @@ int rules_check(struct run *r, const struct tree_node *root, struct err *err)
     if (check_names(r, root, err) < 0 || check_model(r, root, err) < 0 ||
         check_objective(r, root, err) < 0 || check_length(r, root, err) < 0 ||
         check_batch(r, root, err) < 0 || check_rate(r, root, err) < 0 ||
-        check_parallel(r, root, err) < 0 || check_dpo(r, root, err) < 0 ||
-        check_freeze(r, root, err) < 0 || check_walltime(r, root, err) < 0)
+        check_schedule(r, root, err) < 0 || check_parallel(r, root, err) < 0 ||
+        check_dpo(r, root, err) < 0 || check_freeze(r, root, err) < 0 ||
+        check_walltime(r, root, err) < 0)
         return -1;
     return check_events(r, root, err);
 }

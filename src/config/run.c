@@ -220,6 +220,7 @@ void run_fini(struct run *r)
         free(r->train.freeze[i]);
     free(r->train.freeze);
     free(r->parallel.split);
+    free(r->parallel.schedule_file);
     for (int i = 0; i < r->checkpoint.resume_allow_n; i++)
         free(r->checkpoint.resume_allow[i]);
     free(r->checkpoint.resume_allow);
@@ -235,6 +236,14 @@ bool run_may_differ(const struct run *r, const char *key)
             return true;
     }
     return false;
+}
+
+int run_chunks(const struct run *r)
+{
+    enum run_pipe s = r->parallel.schedule;
+    if (r->parallel.chunks)
+        return r->parallel.chunks;
+    return s == RUN_INTERLEAVED || s == RUN_ZB_V ? 2 : 1;
 }
 
 int64_t run_steps(const struct run *r, int64_t samples)

@@ -13,7 +13,14 @@
 
 enum run_schedule { RUN_CONSTANT, RUN_LINEAR, RUN_COSINE, RUN_WSD };
 enum run_decay_shape { RUN_DECAY_COSINE, RUN_DECAY_LINEAR, RUN_DECAY_SQRT };
-enum run_pipe { RUN_GPIPE, RUN_1F1B, RUN_ZB_H1 };
+enum run_pipe {
+    RUN_GPIPE,
+    RUN_1F1B,
+    RUN_INTERLEAVED,
+    RUN_ZB_H1,
+    RUN_ZB_V,
+    RUN_PIPE_FILE /* a user's own */
+};
 enum run_objective { RUN_PRETRAIN, RUN_SFT, RUN_DPO };
 enum run_on_error { RUN_STOP, RUN_CONTINUE };
 enum run_optimizer { RUN_RESET, RUN_MAP };
@@ -96,7 +103,9 @@ struct run {
     struct {
         int pipeline, data; /* data 0: ranks / pipeline */
         enum run_pipe schedule;
-        int split_n; /* 0: auto */
+        char *schedule_file; /* RUN_PIPE_FILE: its path; else NULL */
+        int chunks;          /* 0: what the schedule usually has (run_chunks) */
+        int split_n;         /* 0: auto */
         int *split;
         double node_gb; /* 0: what is free */
     } parallel;
@@ -141,6 +150,9 @@ char *run_value(const struct run *r, const char *key, struct err *err);
 
 /* The i-th key of the schema, "run.name" for 0; NULL past the last. */
 const char *run_key(int i);
+
+/* Pipeline stages of a rank: parallel.chunks, or what its schedule usually has. */
+int run_chunks(const struct run *r);
 
 /* Does checkpoint.resume_allow list this key, or a section that holds it? */
 bool run_may_differ(const struct run *r, const char *key);

@@ -11,6 +11,7 @@
 #define TOKENS_MAX 1e18
 #define RANKS_MAX 65536.0
 #define LAYERS_MAX 65536.0
+#define CHUNKS_MAX 1024.0
 
 static const char *const objectives[] = {
     [RUN_PRETRAIN] = "pretrain", [RUN_SFT] = "sft", [RUN_DPO] = "dpo", NULL};
@@ -41,7 +42,8 @@ static const char *const on_errors[] = {
 static const char *const optimizers[] = {
     [RUN_RESET] = "reset", [RUN_MAP] = "map", NULL};
 static const char *const pipes[] = {
-    [RUN_GPIPE] = "gpipe", [RUN_1F1B] = "1f1b", [RUN_ZB_H1] = "zb-h1", NULL};
+    [RUN_GPIPE] = "gpipe", [RUN_1F1B] = "1f1b", [RUN_INTERLEAVED] = "interleaved",
+    [RUN_ZB_H1] = "zb-h1", [RUN_ZB_V] = "zb-v", NULL};
 
 const struct key schema_keys[] = {
     {.path = "run.name",
@@ -524,22 +526,39 @@ const struct key schema_keys[] = {
      .max = RANKS_MAX,
      .help = "Replicas of the model; null for ranks / pipeline."},
     {.path = "parallel.schedule",
-     .type = KEY_CHOICE,
-     .offset = AT(parallel.schedule),
+     .type = KEY_PIPE,
      .missing = "1f1b",
      .choices = pipes,
-     .help = "Order of forwards and backwards: gpipe keeps all micro-batches in "
-             "memory, 1f1b at most one a stage; zb-h1 idles a third as much as 1f1b, "
-             "with as many on every stage as 1f1b has on the first, and what weight "
-             "gradients put off need. Results are the same bits. dusk check --schedule "
-             "draws it."},
+     .help =
+         "Order of forwards and backwards: gpipe keeps all micro-batches in "
+         "memory, 1f1b at most one a stage; interleaved idles 1 / chunks of 1f1b, "
+         "for more messages and memory; zb-h1 idles a third as much as 1f1b, "
+         "with as many on every stage as 1f1b has on the first, and what weight "
+         "gradients put off need; zb-v, on two chunks a rank, hardly idles, with as "
+         "many on every rank. FILE.csv is a table of your own: a row a rank, a cell "
+         "a slot of time, empty or STAGE, F, I, W or B and MICRO-BATCH, such as 0F3 "
+         "(I and W: the two halves of a backward, B: both); dusk check --schedule "
+         "--csv writes one. Results are the same bits. dusk check --schedule draws "
+         "it."},
+    {.path = "parallel.chunks",
+     .type = KEY_INT,
+     .offset = AT(parallel.chunks),
+     .missing = "null",
+     .min = 1,
+     .max = CHUNKS_MAX,
+     .help =
+         "Pipeline stages that each rank holds: the model is cut into pipeline x "
+         "chunks. Any number with interleaved (whose micro-batches of a step and "
+         "replica are a multiple of pipeline) or FILE.csv, 2 with zb-v, else 1; null "
+         "for 2 with interleaved and zb-v, else 1."},
     {.path = "parallel.split",
      .type = KEY_SPLIT,
      .missing = "auto",
      .min = 0,
      .max = LAYERS_MAX,
-     .help = "Layers of each stage, one entry a stage; auto balances the work, "
-             "embedding and head included."},
+     .help =
+         "Layers of each stage, one entry a stage (pipeline x chunks of them); auto "
+         "balances the work, embedding and head included."},
     {.path = "parallel.node_gb",
      .type = KEY_DOUBLE,
      .offset = AT(parallel.node_gb),

@@ -22,6 +22,7 @@ enum key_type {
     KEY_CHOICE,     /* an enum: the place in `choices` */
     KEY_INIT,       /* model.init: a path, or `random` for NULL */
     KEY_BETAS,      /* optim.betas: beta1, beta2 */
+    KEY_PIPE,       /* parallel.schedule: one of `choices` or a path that ends in .csv */
     KEY_SPLIT,      /* parallel.split: auto or a list */
     KEY_KEYS,       /* checkpoint.resume_allow: a list of keys or sections */
     KEY_PATTERNS,   /* train.freeze: a list of text */

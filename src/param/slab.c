@@ -36,27 +36,44 @@ static void add_tied_head(struct slab *slab, const struct model_shape *s)
     };
 }
 
-int slab_init(struct slab *slab, const struct model_shape *s, int first, int layers,
-              bool embed, bool head, struct err *err)
+static bool holds(const struct stage_part *part, const struct tensor *t)
 {
-    CHECK(first >= 0 && layers >= 0 && first + layers <= s->layers,
-          "layers %d to %d of %d", first, first + layers, s->layers);
+    if (role_per_layer(t->role))
+        return t->layer >= part->first && t->layer < part->first + part->layers;
+    return t->role == ROLE_EMBED_TOKENS ? part->embed : part->head;
+}
+
+int slab_init_parts(struct slab *slab, const struct model_shape *s, int parts,
+                    const struct stage_part *part, struct err *err)
+{
+    bool head = false;
     *slab = (struct slab){0};
     slab->entry = calloc((size_t)table_count(s) + 1, sizeof *slab->entry);
     if (!slab->entry)
         return err_set(err, ERR_OTHER, "no memory for a list of %d tensors",
                        table_count(s));
+    for (int k = 0; k < parts; k++) {
+        int first = part[k].first, end = first + part[k].layers;
+        CHECK(first >= 0 && end >= first && end <= s->layers, "layers %d to %d of %d",
+              first, end, s->layers);
+        head = head || part[k].head;
+    }
     for (int i = 0; i < table_count(s); i++) {
         struct tensor t = table_at(s, i);
-        bool held = role_per_layer(t.role)
-                        ? t.layer >= first && t.layer < first + layers
-                        : (t.role == ROLE_EMBED_TOKENS ? embed : head);
-        if (held)
-            add(slab, t);
+        for (int k = 0; k < parts; k++)
+            if (holds(&part[k], &t))
+                add(slab, t);
     }
     if (head && s->tied)
         add_tied_head(slab, s);
     return 0;
+}
+
+int slab_init(struct slab *slab, const struct model_shape *s, int first, int layers,
+              bool embed, bool head, struct err *err)
+{
+    const struct stage_part part = {first, layers, embed, head};
+    return slab_init_parts(slab, s, 1, &part, err);
 }
 
 void slab_freeze(struct slab *slab, const struct freeze *f)

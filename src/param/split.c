@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "src/param/split.h"
 
+#include <string.h>
+
 /* Pairs (position, position it sees) of one causal sequence, window included. */
 static double visible_pairs(const struct model_shape *s, int seq_len)
 {
@@ -36,8 +38,8 @@ int split_auto(const struct model_shape *s, int stages, int seq_len, int *layers
     if (stages < 1 || stages > s->layers)
         return err_set(
             err, ERR_USAGE,
-            "parallel.pipeline: expected 1 to %d stages (the model's layers), "
-            "found %d",
+            "parallel.pipeline x parallel.chunks: expected 1 to %d stages (the model's "
+            "layers), found %d",
             s->layers, stages);
     double layer = split_layer_flops(s, seq_len), head = split_head_flops(s, seq_len);
     double embed = embed_flops(s, seq_len);
@@ -56,6 +58,17 @@ int split_auto(const struct model_shape *s, int stages, int seq_len, int *layers
         }
         layers[best]++;
     }
+    return 0;
+}
+
+int split_layers(const struct model_shape *s, int stages, int seq_len, const int *given,
+                 int given_n, int *layers, struct err *err)
+{
+    if (!given_n)
+        return split_auto(s, stages, seq_len, layers, err);
+    if (split_check(s, stages, given, given_n, err))
+        return -1;
+    memcpy(layers, given, (size_t)stages * sizeof *layers);
     return 0;
 }
 

@@ -20,6 +20,10 @@ int split_auto(const struct model_shape *s, int stages, int seq_len, int *layers
 int split_check(const struct model_shape *s, int stages, const int *layers, int given,
                 struct err *err);
 
+/* Fills layers[stages] by hand where `given` has entries, else automatically. */
+int split_layers(const struct model_shape *s, int stages, int seq_len, const int *given,
+                 int given_n, int *layers, struct err *err);
+
 /* Forward FLOPs of one sequence: one layer; the head. */
 double split_layer_flops(const struct model_shape *s, int seq_len);
 double split_head_flops(const struct model_shape *s, int seq_len);

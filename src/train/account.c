@@ -32,8 +32,8 @@ struct account {
 static int64_t room_of(const struct schedule *s, int64_t timeline_steps)
 {
     int ops = 0;
-    for (int stage = 0; stage < s->stages; stage++)
-        ops = s->ops[stage] > ops ? s->ops[stage] : ops;
+    for (int rank = 0; rank < s->ranks; rank++)
+        ops = s->ops[rank] > ops ? s->ops[rank] : ops;
     return timeline_steps * trace_step_spans(ops);
 }
 
@@ -174,7 +174,8 @@ bool account_end(struct account *a, int64_t step, const struct zero_step *update
     if (!comm_root(a->grid->world))
         return false;
     account_figures(a->rank, a->grid->pipeline, a->grid->data, clock_s() - begin_s, f);
-    struct schedule_costs costs = account_costs(f, a->schedule->micro_batches);
+    struct schedule_costs costs =
+        account_costs(f, a->schedule->micro_batches * a->schedule->chunks);
     schedule_times_price(&a->ideal, a->schedule, &costs);
     f->bubble_ideal = schedule_bubble(&a->ideal);
     f->slowest_steps = ++a->slowest_steps[f->slowest];
@@ -192,8 +193,7 @@ int account_timeline(struct account *a, int64_t step, bool over, struct err *err
     struct clock_fix fix = clock_fix_through(&a->timeline_fix, &t->fix, 0);
     struct timeline line = {.pipeline = a->grid->pipeline,
                             .data = a->grid->data,
-                            .schedule = schedule_name(a->schedule->kind),
-                            .split = schedule_split(a->schedule->kind),
+                            .schedule = a->schedule,
                             .first_step = a->spec.timeline_from};
     for (int64_t i = 0; i < t->spans; i++)
         line.boxes += t->span[i].kind <= TRACE_WEIGHT;

@@ -53,12 +53,12 @@ void account_figures(const struct account_rank *rank, int pipeline, int data,
         f->bubble += bubble_of(rank + (ptrdiff_t)d * pipeline, pipeline) / data;
 }
 
-struct schedule_costs account_costs(const struct account_figures *f, int micro_batches)
+struct schedule_costs account_costs(const struct account_figures *f, int operations)
 {
     return (struct schedule_costs){
-        .forward = f->part[ACCOUNT_FORWARD] / micro_batches,
-        .input_gradient = f->part[ACCOUNT_BACKWARD] / micro_batches,
-        .weight_gradient = f->part[ACCOUNT_WEIGHT] / micro_batches};
+        .forward = f->part[ACCOUNT_FORWARD] / operations,
+        .input_gradient = f->part[ACCOUNT_BACKWARD] / operations,
+        .weight_gradient = f->part[ACCOUNT_WEIGHT] / operations};
 }
 
 void account_json(const struct account_figures *f, struct json *j)

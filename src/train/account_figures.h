@@ -54,8 +54,8 @@ struct account_figures {
 void account_figures(const struct account_rank *rank, int pipeline, int data,
                      double step_s, struct account_figures *f);
 
-/* Mean times of an operation, for pricing a table of so many micro-batches. */
-struct schedule_costs account_costs(const struct account_figures *f, int micro_batches);
+/* Mean times of an operation, for pricing a table with so many of a kind on a rank. */
+struct schedule_costs account_costs(const struct account_figures *f, int operations);
 
 /* Adds "time/PART", "bubble", "bubble_ideal", "imbalance", "slowest_rank",
  * "slowest_steps" and "exposed" to the object under way. */

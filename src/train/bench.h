@@ -56,8 +56,11 @@ struct bench {
     bool fp32, bf16; /* which precisions */
     int pipeline;    /* of `step` */
     enum run_pipe schedule;
-    int64_t node_bytes; /* that `step` may take on a host, 0: what is free */
-    const int *split;   /* [split_n] layers of each stage; split_n 0: automatic */
+    int chunks;                /* 0: what the schedule usually has */
+    const char *schedule_file; /* of a user's own; borrowed */
+    char *schedule_text;       /* what is in it, owned */
+    int64_t node_bytes;        /* that `step` may take on a host, 0: what is free */
+    const int *split; /* [split_n] layers of each stage; split_n 0: automatic */
     int split_n;
     int stages, micro_batches; /* of `schedule` */
     double op_s;               /* that an operation of it sleeps */

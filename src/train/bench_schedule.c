@@ -19,7 +19,7 @@
 enum { MESSAGE_BYTES = 4096, LEAST_STEPS = 3 };
 
 struct sleeper {
-    double op_s;
+    double op_s; /* of a chunk */
     bool split;
 };
 
@@ -33,24 +33,26 @@ static void sleep_for(double seconds)
         continue;
 }
 
-static void forward(void *context, int i, int slot, const void *in, void *out)
+static void forward(void *context, const struct runner_place *at, const void *in,
+                    void *out)
 {
     const struct sleeper *s = context;
-    (void)i, (void)slot, (void)in, (void)out;
+    (void)at, (void)in, (void)out;
     sleep_for(s->op_s);
 }
 
-static void backward(void *context, int i, int slot, const void *dout, void *din)
+static void backward(void *context, const struct runner_place *at, const void *dout,
+                     void *din)
 {
     const struct sleeper *s = context;
-    (void)i, (void)slot, (void)dout, (void)din;
+    (void)at, (void)dout, (void)din;
     sleep_for(s->split ? s->op_s : 2 * s->op_s);
 }
 
-static void weight(void *context, int i, int slot)
+static void weight(void *context, const struct runner_place *at)
 {
     const struct sleeper *s = context;
-    (void)i, (void)slot;
+    (void)at;
     sleep_for(s->op_s);
 }
 
@@ -127,14 +129,24 @@ static void rows(struct piped *p, double ideal_s, struct pass *pass, int n)
     row(b, name, "exposed of the step", "%", bench_value_of(x, n), -1, NULL);
 }
 
+/* Chunks of a rank; each sleeps for its part of an operation. */
+static int chunks_of(enum schedule_kind kind)
+{
+    return kind == SCHEDULE_INTERLEAVED ? 2 : schedule_usual_chunks(kind);
+}
+
 static int piped_init(struct piped *p, enum schedule_kind kind, struct err *err)
 {
     const struct bench *b = p->b;
     int data = comm_size(b->world) / b->stages;
     if (grid_init(&p->grid, b->world, b->stages, data, err))
         return -1;
-    int failed = schedule_init(&p->schedule, kind, b->stages, b->micro_batches, err);
-    p->sleeper = (struct sleeper){b->op_s, schedule_split(kind)};
+    struct schedule_spec spec = {.kind = kind,
+                                 .ranks = b->stages,
+                                 .chunks = chunks_of(kind),
+                                 .micro_batches = b->micro_batches};
+    int failed = schedule_init(&p->schedule, &spec, err);
+    p->sleeper = (struct sleeper){b->op_s / spec.chunks, p->schedule.split};
     failed = failed || trace_init(&p->trace, 0, err) ||
              !(p->bytes = mem_array(b->micro_batches, sizeof *p->bytes, err)) ||
              !(p->runner = runner_create(&p->grid, &p->schedule, MESSAGE_BYTES, err));
@@ -158,7 +170,8 @@ static void piped_fini(struct piped *p)
 
 static int ideal_length(const struct piped *p, double *length, struct err *err)
 {
-    const struct schedule_costs costs = {p->b->op_s, p->b->op_s, p->b->op_s};
+    double op_s = p->sleeper.op_s;
+    const struct schedule_costs costs = {op_s, op_s, op_s};
     struct schedule_times t;
     int failed = schedule_times_init(&t, &p->schedule, &costs, err);
     if (comm_agree(p->b->world, failed, err))
@@ -191,7 +204,8 @@ static int measure(struct bench *b, enum schedule_kind kind, struct err *err)
 int bench_schedule(struct bench *b, struct err *err)
 {
     static const enum schedule_kind kinds[] = {SCHEDULE_GPIPE, SCHEDULE_1F1B,
-                                               SCHEDULE_ZB_H1};
+                                               SCHEDULE_INTERLEAVED, SCHEDULE_ZB_H1,
+                                               SCHEDULE_ZB_V};
     b->section = "schedule";
     if (comm_size(b->world) % b->stages)
         return err_set(

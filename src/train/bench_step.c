@@ -185,7 +185,10 @@ static int measure(struct bench *b, bool bf16, struct err *err)
                                .batch = z->micro_batch,
                                .micro_batches = z->micro_batches,
                                .dtype = bf16 ? DTYPE_BF16 : DTYPE_F32,
+                               .chunks = b->chunks,
                                .schedule = run_schedule_kind(b->schedule),
+                               .schedule_file = b->schedule_file,
+                               .schedule_text = b->schedule_text,
                                .training = true};
     spec.data = comm_size(b->world) / b->pipeline;
     if (memory_plan_admit(b->world, &spec, b->node_bytes, b->gemm, &r.plan, err))

@@ -2,7 +2,6 @@
 #include "src/train/engine_parts.h"
 
 #include "src/base/mem.h"
-#include "src/param/split.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -36,73 +35,57 @@ struct gemm *engine_gemm(struct comm *world, enum gemm_level most, struct err *e
     return gemm;
 }
 
-static int flow_init(struct engine *e, struct flow *f, enum schedule_kind kind,
-                     int micro_batches, struct gemm *gemm, struct err *err)
+static int stages_init(struct engine *e, struct flow *f, const struct engine_spec *spec,
+                       bool training, struct gemm *gemm, struct err *err)
 {
+    int chunks = e->layout.chunks;
+    f->stage = mem_array(chunks, sizeof(struct stage *), err);
+    for (int c = 0; f->stage && c < chunks; c++) {
+        struct stage_spec s =
+            layout_stage(&e->layout, spec, c, e->grid.stage, training);
+        s.packing = spec->packing;
+        s.lender = training || !e->train.stage ? NULL : e->train.stage[c];
+        f->stage[c] = stage_create(&s, &e->slab, e->weights, training ? e->grads : NULL,
+                                   gemm, err);
+        if (!f->stage[c])
+            return -1;
+        e->bytes += stage_bytes(&s, gemm);
+    }
+    return f->stage ? 0 : -1;
+}
+
+static int flow_init(struct engine *e, struct flow *f, const struct engine_spec *spec,
+                     bool training, struct gemm *gemm, struct err *err)
+{
+    f->schedule = training ? &e->layout.train : &e->layout.forward;
     f->segments = e->batch * (e->pairs ? 2 : 1);
-    if (schedule_init(&f->schedule, kind, e->grid.pipeline, micro_batches, err) ||
-        schedule_check(&f->schedule, err))
+    int64_t bytes = engine_row_bytes(e) * e->max_rows;
+    if (stages_init(e, f, spec, training, gemm, err))
         return -1;
-    bool training = kind != SCHEDULE_FORWARD;
-    struct stage_spec spec = {
-        .shape = &e->shape,
-        .first_layer = e->first_layer,
-        .layers = e->split[e->grid.stage],
-        .embed = engine_has_embed(e),
-        .head = engine_has_head(e),
-        .max_rows = e->max_rows,
-        .max_length = e->seq_len,
-        .slots = f->schedule.slots[e->grid.stage],
-        .waiting = f->schedule.waiting[e->grid.stage],
-        .training = training,
-        .weighed = training && e->pairs,
-        .dtype = e->dtype,
-        .packing = e->packing,
-        .din_unused = !freeze_trains_before(&e->freeze, &e->shape, e->first_layer),
-        .lender = training ? NULL : e->train.stage};
-    f->stage = stage_create(&spec, &e->slab, e->weights, training ? e->grads : NULL,
-                            gemm, err);
-    if (!f->stage)
-        return -1;
-    int64_t bytes = engine_row_bytes(e) * spec.max_rows;
-    f->runner = runner_create(&e->grid, &f->schedule, bytes, err);
-    f->bytes = mem_array(micro_batches, sizeof *f->bytes, err);
+    f->runner = runner_create(&e->grid, f->schedule, bytes, err);
+    f->bytes = mem_array(f->schedule->micro_batches, sizeof *f->bytes, err);
     if (!f->runner || !f->bytes)
         return -1;
-    e->bytes += stage_bytes(&spec, gemm) + runner_bytes(&e->grid, &f->schedule, bytes);
+    e->bytes += runner_bytes(&e->grid, f->schedule, bytes);
     return 0;
 }
 
-static void flow_fini(struct flow *f)
+static void flow_fini(const struct engine *e, struct flow *f)
 {
-    stage_destroy(f->stage);
+    for (int c = 0; f->stage && c < e->layout.chunks; c++)
+        stage_destroy(f->stage[c]);
+    mem_free(f->stage);
     runner_destroy(f->runner);
-    schedule_fini(&f->schedule);
     mem_free(f->bytes);
 }
 
-static int split_init(struct engine *e, const struct engine_spec *spec, struct err *err)
+static int weights_init(struct engine *e, const struct engine_spec *spec,
+                        struct err *err)
 {
-    int stages = e->grid.pipeline;
-    e->split = mem_array(stages, sizeof *e->split, err);
-    if (!e->split)
-        return -1;
-    if (spec->split_n) {
-        if (split_check(&spec->shape, stages, spec->split, spec->split_n, err))
-            return -1;
-        memcpy(e->split, spec->split, (size_t)stages * sizeof *e->split);
-    } else if (split_auto(&spec->shape, stages, spec->seq_len, e->split, err)) {
-        return -1;
-    }
-    for (int s = 0; s < e->grid.stage; s++)
-        e->first_layer += e->split[s];
-    return 0;
-}
-
-static int weights_init(struct engine *e, bool training, struct err *err)
-{
-    if (slab_init(&e->slab, &e->shape, e->first_layer, e->split[e->grid.stage],
-                  engine_has_embed(e), engine_has_head(e), err))
+    const struct layout *l = &e->layout;
+    e->grid.embed_at = l->forward.rank_of[0];
+    e->grid.head_at = l->forward.rank_of[l->stages - 1];
+    if (slab_init_parts(&e->slab, &e->shape, l->chunks, l->part, err))
         return -1;
     slab_freeze(&e->slab, &e->freeze);
     size_t size = dtype_bytes(e->dtype);
@@ -110,7 +93,7 @@ static int weights_init(struct engine *e, bool training, struct err *err)
     e->bytes += e->slab.weights * (int64_t)size;
     if (!e->weights)
         return -1;
-    if (!training)
+    if (!spec->training)
         return 0;
     e->grads = mem_array(e->slab.grads, sizeof *e->grads, err);
     e->bytes += e->slab.grads * (int64_t)sizeof *e->grads;
@@ -120,13 +103,12 @@ static int weights_init(struct engine *e, bool training, struct err *err)
 static int flows_init(struct engine *e, const struct engine_spec *spec,
                       struct gemm *gemm, struct err *err)
 {
-    if (spec->training &&
-        flow_init(e, &e->train, spec->schedule, spec->micro_batches, gemm, err))
+    if (spec->training && flow_init(e, &e->train, spec, true, gemm, err))
         return -1;
     if (spec->segments)
         e->train.segments = spec->segments;
     int n = ENGINE_FORWARD_MICRO_BATCHES;
-    if (flow_init(e, &e->forward, SCHEDULE_FORWARD, n, gemm, err))
+    if (flow_init(e, &e->forward, spec, false, gemm, err))
         return -1;
     e->forward_batch = mem_array(n, sizeof *e->forward_batch, err);
     e->forward_nll =
@@ -159,7 +141,6 @@ struct engine *engine_create(struct comm *world, const struct engine_spec *spec,
     }
     e->shape = spec->shape;
     e->dtype = spec->dtype;
-    e->packing = spec->packing;
     e->freeze = spec->freeze;
     e->batch = spec->batch;
     e->seq_len = spec->seq_len;
@@ -171,8 +152,8 @@ struct engine *engine_create(struct comm *world, const struct engine_spec *spec,
         mem_free(e);
         return NULL;
     }
-    int failed = split_init(e, spec, err) || weights_init(e, spec->training, err) ||
-                 flows_init(e, spec, gemm, err);
+    int failed = layout_init(&e->layout, spec, e->grid.stage, err) ||
+                 weights_init(e, spec, err) || flows_init(e, spec, gemm, err);
     if (comm_agree(world, failed, err))
         goto fail;
     e->zero =
@@ -193,15 +174,15 @@ void engine_destroy(struct engine *e)
     if (!e)
         return;
     zero_destroy(e->zero);
-    flow_fini(&e->train);
-    flow_fini(&e->forward);
+    flow_fini(e, &e->train);
+    flow_fini(e, &e->forward);
     for (int i = 0; e->forward_batch && i < ENGINE_FORWARD_MICRO_BATCHES; i++)
         batch_fini(&e->forward_batch[i]);
     mem_free(e->forward_batch);
     mem_free(e->forward_nll);
     mem_free(e->weights);
     mem_free(e->grads);
-    mem_free(e->split);
+    layout_fini(&e->layout);
     slab_fini(&e->slab);
     grid_fini(&e->grid);
     mem_free(e);
@@ -217,9 +198,21 @@ const struct model_shape *engine_shape(const struct engine *e)
     return &e->shape;
 }
 
-const int *engine_split(const struct engine *e)
+const int *engine_split(const struct engine *e, int *stages)
 {
-    return e->split;
+    *stages = e->layout.stages;
+    return e->layout.split;
+}
+
+const int *engine_stages(const struct engine *e)
+{
+    const struct schedule *s = &e->layout.forward;
+    return s->stage_of + e->grid.stage * s->chunks;
+}
+
+bool engine_has_head(const struct engine *e)
+{
+    return e->grid.stage == e->grid.head_at;
 }
 
 struct zero *engine_zero(struct engine *e)
@@ -265,7 +258,7 @@ void engine_set_trace(struct engine *e, struct trace *trace)
 
 const struct schedule *engine_schedule(const struct engine *e)
 {
-    return &e->train.schedule;
+    return e->train.schedule;
 }
 
 int engine_segments(const struct engine *e)

@@ -3,7 +3,7 @@
 #define DUSK_TRAIN_ENGINE_H
 
 /* A model spread over a grid of ranks, ready to run: the grid, the split of layers,
- * this stage's weights, the pipeline with its schedule, the sharded optimizer. Training
+ * this rank's weights, the pipeline with its schedule, the sharded optimizer. Training
  * runs, evaluation and tests all drive the model through it. */
 
 #include <stdbool.h>
@@ -28,7 +28,8 @@ enum { ENGINE_FORWARD_MICRO_BATCHES = 16 };
 struct engine_spec {
     struct model_shape shape;
     int pipeline, data; /* data 0: ranks / pipeline */
-    const int *split;   /* [split_n] layers of each stage; split_n 0: automatic */
+    int chunks;       /* training: stages of a rank; 0: what the schedule usually has */
+    const int *split; /* [split_n] layers of each stage; split_n 0: automatic */
     int split_n;
     int seq_len, batch; /* samples of a micro-batch, inputs of a sample */
     int segments;       /* of a micro-batch in training, at most; 0: as its samples */
@@ -36,6 +37,8 @@ struct engine_spec {
     bool sharing;       /* of pairs: the prompt is run once (src/objective/pairs.h) */
     int micro_batches;  /* of one pass, a replica */
     enum schedule_kind schedule; /* of a training step */
+    const char *schedule_file;   /* SCHEDULE_FILE: its name, and what is in it; */
+    const char *schedule_text;   /* borrowed, the name for as long as the engine is */
     enum dtype dtype;            /* of weights and activations: F32 or BF16 */
     enum stage_packing packing;  /* of bf16 weights */
     struct freeze freeze;        /* training: what stays; its patterns are borrowed */
@@ -64,7 +67,11 @@ void engine_destroy(struct engine *e); /* NULL is fine. Collective. */
 
 const struct grid *engine_grid(const struct engine *e);
 const struct model_shape *engine_shape(const struct engine *e);
-const int *engine_split(const struct engine *e); /* [pipeline] layers of each stage */
+const int *engine_split(const struct engine *e, int *stages); /* layers of each */
+/* The stages that this rank holds, [the schedule's chunks], and whether the last one of
+ * all is among them, which makes the losses. */
+const int *engine_stages(const struct engine *e);
+bool engine_has_head(const struct engine *e);
 struct zero *engine_zero(struct engine *e);
 const struct slab *engine_slab(const struct engine *e);
 const struct freeze *engine_freeze(const struct engine *e);

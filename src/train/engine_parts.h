@@ -6,11 +6,12 @@
 
 #include "mpi/runner.h"
 #include "src/train/engine.h"
+#include "src/train/layout.h"
 
-/* One use of the stage's weights: a schedule, its runner, the model's memory for it. */
+/* One use of the rank's weights: a schedule, its runner, the model's memory for it. */
 struct flow {
-    struct schedule schedule;
-    struct stage *stage;
+    const struct schedule *schedule; /* the layout's */
+    struct stage **stage;            /* [chunks] */
     struct runner *runner;
     int segments;   /* of a micro-batch, at most */
     int64_t *bytes; /* [micro_batches] of a message */
@@ -23,15 +24,14 @@ struct flow {
 struct engine {
     struct grid grid;
     struct model_shape shape;
-    int *split;
-    int first_layer, batch, seq_len;
+    struct layout layout;
+    int batch, seq_len;
     bool pairs, sharing;
     int max_rows;   /* of a micro-batch */
     int slot_words; /* of a sample */
     struct slab slab;
     struct freeze freeze;
     enum dtype dtype;
-    enum stage_packing packing;
     void *weights; /* of dtype */
     float *grads;
     struct zero *zero;
@@ -42,16 +42,6 @@ struct engine {
     double *forward_nll;
     int64_t bytes;
 };
-
-static inline bool engine_has_embed(const struct engine *e)
-{
-    return e->grid.stage == 0;
-}
-
-static inline bool engine_has_head(const struct engine *e)
-{
-    return e->grid.stage == e->grid.pipeline - 1;
-}
 
 /* Of the residual stream and its gradient, as they travel between stages. */
 static inline int64_t engine_row_bytes(const struct engine *e)

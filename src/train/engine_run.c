@@ -20,14 +20,17 @@ static void weigh(void *context, const double *nll, float *scale)
 
 /* Hands to the watch what a forward call left. `out`: the last layer's, without head.
  */
-static void show(const struct engine *e, const struct flow *f, int micro_batch,
-                 int slot, const void *out, const struct stage_loss *loss)
+static void show(const struct engine *e, const struct flow *f,
+                 const struct runner_place *at, const void *out,
+                 const struct stage_loss *loss)
 {
+    int micro_batch = at->micro_batch;
     const struct batch *b = &f->batches[micro_batch];
-    int layers = e->split[e->grid.stage], end = e->first_layer + layers;
+    const struct stage_part *part = &e->layout.part[at->chunk];
+    int end = part->first + part->layers;
     int64_t n = (int64_t)b->rows.rows * e->shape.hidden;
-    for (int l = e->first_layer; l < end + (loss ? 1 : 0); l++) {
-        const void *x = stage_residual(f->stage, slot, l);
+    for (int l = part->first; l < end + (loss ? 1 : 0); l++) {
+        const void *x = stage_residual(f->stage[at->chunk], at->slot, l);
         if (l == end - 1 && !loss)
             x = out;
         e->watch->stream(e->watch->context, micro_batch, l, n, x);
@@ -36,12 +39,14 @@ static void show(const struct engine *e, const struct flow *f, int micro_batch,
         e->watch->loss(e->watch->context, micro_batch, b->rows.segments, loss->nll);
 }
 
-static void forward_call(void *context, int micro_batch, int slot, const void *in,
+static void forward_call(void *context, const struct runner_place *at, const void *in,
                          void *out)
 {
     struct call *call = context;
     struct engine *e = call->engine;
     struct flow *f = call->flow;
+    int micro_batch = at->micro_batch;
+    const struct stage_part *part = &e->layout.part[at->chunk];
     const struct batch *b = &f->batches[micro_batch];
     if (b->rows.rows == 0)
         return;
@@ -55,31 +60,33 @@ static void forward_call(void *context, int micro_batch, int slot, const void *i
     } else if (o && o->counted > 0) {
         loss.grad_scale = (float)(1.0 / (double)o->counted);
     }
-    const struct stage_loss *wanted = engine_has_head(e) ? &loss : NULL;
-    stage_forward(f->stage, slot, &b->rows, engine_has_embed(e) ? b->ids : NULL, in,
-                  out, wanted);
+    const struct stage_loss *wanted = part->head ? &loss : NULL;
+    stage_forward(f->stage[at->chunk], at->slot, &b->rows, part->embed ? b->ids : NULL,
+                  in, out, wanted);
     if (e->watch && f == &e->train)
-        show(e, f, micro_batch, slot, out, wanted);
+        show(e, f, at, out, wanted);
 }
 
-static void backward_call(void *context, int micro_batch, int slot, const void *dout,
-                          void *din)
+static void backward_call(void *context, const struct runner_place *at,
+                          const void *dout, void *din)
 {
     struct call *call = context;
     struct flow *f = call->flow;
-    if (f->batches[micro_batch].rows.rows == 0)
+    struct stage *stage = f->stage[at->chunk];
+    if (f->batches[at->micro_batch].rows.rows == 0)
         return;
-    if (schedule_split(f->schedule.kind))
-        stage_backward_input(f->stage, slot, dout, din);
+    if (f->schedule->split)
+        stage_backward_input(stage, at->slot, dout, din);
     else
-        stage_backward(f->stage, slot, dout, din);
+        stage_backward(stage, at->slot, dout, din);
 }
 
-static void weight_call(void *context, int micro_batch, int slot)
+static void weight_call(void *context, const struct runner_place *at)
 {
     struct call *call = context;
-    if (call->flow->batches[micro_batch].rows.rows > 0)
-        stage_backward_weight(call->flow->stage, slot);
+    struct flow *f = call->flow;
+    if (f->batches[at->micro_batch].rows.rows > 0)
+        stage_backward_weight(f->stage[at->chunk], at->slot);
 }
 
 static void flow_run(struct engine *e, struct flow *f, const struct batch *batches,
@@ -89,7 +96,7 @@ static void flow_run(struct engine *e, struct flow *f, const struct batch *batch
     f->batches = batches;
     f->objective = objective;
     f->nll = nll;
-    for (int i = 0; i < f->schedule.micro_batches; i++)
+    for (int i = 0; i < f->schedule->micro_batches; i++)
         f->bytes[i] = batches[i].rows.rows * engine_row_bytes(e);
     struct call call = {.engine = e, .flow = f};
     struct runner_calls calls = {.context = &call,
@@ -192,9 +199,11 @@ void engine_forward_pairs(struct engine *e, int n, const int32_t *slots,
 
 static void weights_changed(struct engine *e)
 {
-    if (e->train.stage)
-        stage_weights_changed(e->train.stage);
-    stage_weights_changed(e->forward.stage);
+    for (int c = 0; c < e->layout.chunks; c++) {
+        if (e->train.stage)
+            stage_weights_changed(e->train.stage[c]);
+        stage_weights_changed(e->forward.stage[c]);
+    }
 }
 
 void engine_publish(struct engine *e)

@@ -76,7 +76,7 @@ static int run_round(struct work *w, int64_t round, int64_t *window, double *nll
         engine_forward_records(w->e, n, w->tokens, nll);
     else
         engine_forward(w->e, n, w->length, w->tokens, nll);
-    for (int i = 0; i < n && g->stage == g->pipeline - 1; i++) {
+    for (int i = 0; i < n && engine_has_head(w->e); i++) {
         w->nll[window[i]] = nll[i];
         if (w->set->records)
             w->targets += sft_counted(w->tokens + (int64_t)i * (w->seq_len + 1));

@@ -101,13 +101,12 @@ static double pairs_loss(struct trainer *t, double *mean)
 
 double learn_loss(struct trainer *t, const struct amount *all, double *mean)
 {
-    const struct grid *g = engine_grid(t->engine);
     const struct run *r = &t->run;
     int n = engine_segments(t->engine);
     if (r->train.objective == RUN_DPO)
         return pairs_loss(t, mean);
     memset(t->nll, 0, (size_t)r->train.global_batch * sizeof *t->nll);
-    for (int i = 0; i < t->micro_batches && g->stage == g->pipeline - 1; i++) {
+    for (int i = 0; i < t->micro_batches && engine_has_head(t->engine); i++) {
         const struct batch *b = &t->batches[i];
         const int32_t *order = t->my_order + i * r->train.micro_batch;
         for (int s = 0; s < b->rows.segments; s++)

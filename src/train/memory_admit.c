@@ -59,10 +59,16 @@ static bool fits(const struct engine_spec *spec, int ranks, const struct fullest
 static bool change(struct engine_spec *s, int ranks, int pipeline, int batch)
 {
     int64_t samples = (int64_t)s->batch * s->micro_batches * s->data; /* of a step */
-    if (ranks % pipeline != 0 || pipeline > s->shape.layers)
+    int chunks = s->chunks ? s->chunks : schedule_usual_chunks(s->schedule);
+    struct err ignored;
+    if (ranks % pipeline != 0 || (int64_t)pipeline * chunks > s->shape.layers)
         return false;
     int data = ranks / pipeline;
     if (samples % ((int64_t)data * batch) != 0)
+        return false;
+    int micro_batches = (int)(samples / ((int64_t)data * batch));
+    if (s->schedule == SCHEDULE_FILE ||
+        schedule_check_sizes(s->schedule, pipeline, chunks, micro_batches, &ignored))
         return false;
     if (pipeline != s->pipeline) {
         s->split_n = 0;
@@ -71,7 +77,7 @@ static bool change(struct engine_spec *s, int ranks, int pipeline, int batch)
     s->data = data;
     s->segments = s->segments / s->batch * batch;
     s->batch = batch;
-    s->micro_batches = (int)(samples / ((int64_t)data * batch));
+    s->micro_batches = micro_batches;
     return true;
 }
 

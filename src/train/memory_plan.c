@@ -8,7 +8,7 @@
 #include "src/gemm/bf16.h"
 #include "src/train/account.h"
 #include "src/model/stage.h"
-#include "src/param/split.h"
+#include "src/train/layout.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -44,96 +44,69 @@ struct place {
     const struct engine_spec *spec;
     const struct gemm *gemm;
     struct grid grid; /* no communicators */
-    int first_layer, layers;
+    struct layout layout;
     struct slab slab;
     struct memory_plan *plan;
 };
 
-static int find_layers(struct place *w, struct err *err)
+static int64_t message_bytes(const struct engine_spec *e)
 {
-    const struct engine_spec *e = w->spec;
-    int stages = e->pipeline;
-    int *split = mem_array(stages, sizeof *split, err);
-    if (!split)
-        return -1;
-    int failed = 0;
-    if (e->split_n) {
-        failed = split_check(&e->shape, stages, e->split, e->split_n, err);
-        if (!failed)
-            memcpy(split, e->split, (size_t)stages * sizeof *split);
-    } else {
-        failed = split_auto(&e->shape, stages, e->seq_len, split, err);
-    }
-    for (int s = 0; !failed && s < w->grid.stage; s++)
-        w->first_layer += split[s];
-    if (!failed)
-        w->layers = split[w->grid.stage];
-    mem_free(split);
-    return failed;
+    return (int64_t)engine_max_rows(e) * e->shape.hidden *
+           (int64_t)dtype_bytes(e->dtype);
 }
 
-static struct stage_spec stage_of(const struct place *w, int slots, int waiting,
-                                  bool training)
+static int64_t bytes_of(const struct place *w, struct stage_spec s, int slots,
+                        int waiting)
 {
-    const struct engine_spec *e = w->spec;
-    return (struct stage_spec){.shape = &e->shape,
-                               .first_layer = w->first_layer,
-                               .layers = w->layers,
-                               .embed = w->grid.stage == 0,
-                               .head = w->grid.stage == w->grid.pipeline - 1,
-                               .max_rows = engine_max_rows(e),
-                               .max_length = e->seq_len,
-                               .slots = slots,
-                               .waiting = waiting,
-                               .training = training,
-                               .weighed = training && e->pairs,
-                               .dtype = e->dtype,
-                               .packing = STAGE_PACK_NONE};
+    s.slots = slots;
+    s.waiting = waiting;
+    return stage_bytes(&s, w->gemm);
 }
 
-static int plan_flow(struct place *w, enum schedule_kind kind, int micro_batches,
-                     struct err *err)
+/* One stage's training. Slots are alike, so two counts tell a slot from what all share;
+ * so with what one waits with. */
+static void plan_training(struct place *w, int chunk)
 {
-    const struct engine_spec *e = w->spec;
-    struct schedule schedule;
-    int64_t *bytes = w->plan->bytes;
-    if (schedule_init(&schedule, kind, e->pipeline, micro_batches, err))
-        return -1;
-    int64_t message =
-        (int64_t)engine_max_rows(e) * e->shape.hidden * (int64_t)dtype_bytes(e->dtype);
-    int64_t runner = runner_bytes(&w->grid, &schedule, message);
-    if (kind != SCHEDULE_FORWARD)
-        bytes[MEMORY_TIMES] =
-            account_bytes(e->accounting, e->timeline_steps, &schedule,
-                          w->grid.pipeline * w->grid.data,
-                          w->grid.replica * w->grid.pipeline + w->grid.stage);
-    int slots = schedule.slots[w->grid.stage];
-    int waiting = schedule.waiting[w->grid.stage];
-    schedule_fini(&schedule);
-    if (kind == SCHEDULE_FORWARD) {
-        struct stage_spec s = stage_of(w, 1, 0, false);
-        bytes[MEMORY_EVALUATION] += stage_bytes(&s, w->gemm) + runner;
-        if (!e->training) { /* else those of training are borrowed */
-            int64_t plain = stage_bytes(&s, w->gemm);
-            s.packing = w->spec->packing;
-            bytes[MEMORY_PACKED] += stage_bytes(&s, w->gemm) - plain;
-        }
-        return 0;
-    }
-    /* Slots are alike, so two counts tell a slot from what all share; so with what one
-     * waits with. */
-    struct stage_spec s = stage_of(w, 1, 0, true), two = stage_of(w, 2, 0, true);
-    struct stage_spec late = stage_of(w, 1, 1, true);
-    int64_t one = stage_bytes(&s, w->gemm), slot = stage_bytes(&two, w->gemm) - one;
-    int64_t wait = stage_bytes(&late, w->gemm) - one;
-    s.packing = w->spec->packing;
-    w->plan->slots = slots;
-    w->plan->waiting = waiting;
-    bytes[MEMORY_PACKED] += stage_bytes(&s, w->gemm) - one;
-    bytes[MEMORY_ACTIVATIONS] += slots * slot + waiting * wait;
+    struct stage_spec s = layout_stage(&w->layout, w->spec, chunk, w->grid.stage, true);
+    int64_t *bytes = w->plan->bytes, one = bytes_of(w, s, 1, 0);
+    int64_t slot = bytes_of(w, s, 2, 0) - one, wait = bytes_of(w, s, 1, 1) - one;
+    w->plan->slots += s.slots;
+    w->plan->waiting += s.waiting;
+    bytes[MEMORY_ACTIVATIONS] += s.slots * slot + s.waiting * wait;
     bytes[MEMORY_WORKSPACES] += one - slot;
-    bytes[MEMORY_COMMUNICATION] += runner;
-    return 0;
+    s.packing = w->spec->packing;
+    bytes[MEMORY_PACKED] += bytes_of(w, s, 1, 0) - one;
+}
+
+static void plan_forward(struct place *w, int chunk)
+{
+    struct stage_spec s =
+        layout_stage(&w->layout, w->spec, chunk, w->grid.stage, false);
+    int64_t plain = bytes_of(w, s, 1, 0);
+    w->plan->bytes[MEMORY_EVALUATION] += plain;
+    if (w->spec->training) /* whose packed copies are borrowed */
+        return;
+    s.packing = w->spec->packing;
+    w->plan->bytes[MEMORY_PACKED] += bytes_of(w, s, 1, 0) - plain;
+}
+
+static void plan_flows(struct place *w)
+{
+    const struct engine_spec *e = w->spec;
+    const struct layout *l = &w->layout;
+    int64_t *bytes = w->plan->bytes, message = message_bytes(e);
+    for (int c = 0; c < l->chunks; c++) {
+        if (e->training)
+            plan_training(w, c);
+        plan_forward(w, c);
+    }
+    bytes[MEMORY_EVALUATION] += runner_bytes(&w->grid, &l->forward, message);
+    if (!e->training)
+        return;
+    bytes[MEMORY_COMMUNICATION] += runner_bytes(&w->grid, &l->train, message);
+    bytes[MEMORY_TIMES] = account_bytes(
+        e->accounting, e->timeline_steps, &l->train, w->grid.pipeline * w->grid.data,
+        w->grid.replica * w->grid.pipeline + w->grid.stage);
 }
 
 /* Of what is trained. */
@@ -178,6 +151,29 @@ static void plan_data(struct place *w)
         of_training * e->segments * SEGMENT_BYTES;
 }
 
+/* The rank's stages and their layers, as text: "0,7", "0:2,14:16", cut where there are
+ * many. */
+static void plan_places(struct place *w)
+{
+    struct memory_plan *p = w->plan;
+    size_t stages = 0, layers = 0;
+    for (int c = 0; c < w->layout.chunks; c++) {
+        const struct stage_part *part = &w->layout.part[c];
+        const char *comma = c ? "," : "";
+        if (stages + 16 > sizeof p->stages || layers + 32 > sizeof p->layers) {
+            snprintf(p->stages + stages, sizeof p->stages - stages, ",...");
+            snprintf(p->layers + layers, sizeof p->layers - layers, ",...");
+            return;
+        }
+        stages += (size_t)snprintf(
+            p->stages + stages, sizeof p->stages - stages, "%s%d", comma,
+            schedule_stage(&w->layout.forward, w->grid.stage, c));
+        layers +=
+            (size_t)snprintf(p->layers + layers, sizeof p->layers - layers, "%s%d:%d",
+                             comma, part->first, part->first + part->layers);
+    }
+}
+
 int memory_plan(const struct engine_spec *spec, int ranks, int rank,
                 const struct gemm *gemm, struct memory_plan *plan, struct err *err)
 {
@@ -194,25 +190,22 @@ int memory_plan(const struct engine_spec *spec, int ranks, int rank,
                                .stage = rank % spec->pipeline,
                                .replica = rank / spec->pipeline},
                       .plan = plan};
-    if (find_layers(&w, err) ||
-        slab_init(&w.slab, &spec->shape, w.first_layer, w.layers, w.grid.stage == 0,
-                  w.grid.stage == spec->pipeline - 1, err))
+    if (layout_init(&w.layout, spec, w.grid.stage, err))
         return -1;
-    slab_freeze(&w.slab, &spec->freeze);
-    plan->stage = w.grid.stage;
-    plan->replica = w.grid.replica;
-    plan->first_layer = w.first_layer;
-    plan->layers = w.layers;
-    plan_state(&w);
-    int failed = 0;
-    if (spec->training)
-        failed = plan_flow(&w, spec->schedule, spec->micro_batches, err);
-    if (!failed)
-        failed = plan_flow(&w, SCHEDULE_FORWARD, ENGINE_FORWARD_MICRO_BATCHES, err);
-    plan_data(&w);
-    plan->bytes[MEMORY_WORKSPACES] += gemm_bf16_workspace_bytes(gemm);
-    plan->bytes[MEMORY_PROCESS] = PROCESS_BYTES;
-    slab_fini(&w.slab);
+    int failed =
+        slab_init_parts(&w.slab, &spec->shape, w.layout.chunks, w.layout.part, err);
+    if (!failed) {
+        slab_freeze(&w.slab, &spec->freeze);
+        plan->replica = w.grid.replica;
+        plan_places(&w);
+        plan_state(&w);
+        plan_flows(&w);
+        plan_data(&w);
+        plan->bytes[MEMORY_WORKSPACES] += gemm_bf16_workspace_bytes(gemm);
+        plan->bytes[MEMORY_PROCESS] = PROCESS_BYTES;
+        slab_fini(&w.slab);
+    }
+    layout_fini(&w.layout);
     return failed;
 }
 

@@ -29,10 +29,11 @@ enum memory_kind {
 };
 
 struct memory_plan {
-    int stage, replica;
-    int first_layer, layers;
-    int slots;   /* micro-batches in flight */
-    int waiting; /* of these between the halves of a backward pass */
+    int replica;
+    char stages[64];  /* of this rank, "0,7", and their layers, "0:2,14:16"; */
+    char layers[128]; /* cut where there are many */
+    int slots;        /* micro-batches in flight, in all its stages together */
+    int waiting;      /* of these between the halves of a backward pass */
     int64_t bytes[MEMORY_KINDS];
 };
 

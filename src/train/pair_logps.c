@@ -63,7 +63,7 @@ static int run_block(struct work *w, int64_t first, int64_t n, struct pair_logps
     comm_bcast(g->pipe_axis, w->slots,
                (size_t)mine * (size_t)w->words * sizeof *w->slots, 0);
     engine_forward_pairs(w->s->engine, mine, w->slots, w->sums);
-    for (int i = 0; i < mine && g->stage == g->pipeline - 1; i++) {
+    for (int i = 0; i < mine && engine_has_head(w->s->engine); i++) {
         struct pair_count count = pairs_count(w->slots + (int64_t)i * w->words);
         logps[w->place[i]] =
             (struct pair_logps){w->sums[i].chosen, w->sums[i].rejected,

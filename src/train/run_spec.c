@@ -3,11 +3,15 @@
 
 #include "io/ckpt.h"
 #include "src/base/check.h"
+#include "src/base/file.h"
 #include "src/param/layer_map.h"
 #include "src/train/precision.h"
 
 #include <inttypes.h>
 #include <stdlib.h>
+
+/* Of a schedule's file. */
+enum { SCHEDULE_BYTES = 1 << 26 };
 
 int run_share(struct comm *world, const char *path, const char *const *sets, int sets_n,
               struct run *run, struct err *err)
@@ -81,8 +85,40 @@ enum schedule_kind run_schedule_kind(enum run_pipe pipe)
 {
     static const enum schedule_kind kinds[] = {[RUN_GPIPE] = SCHEDULE_GPIPE,
                                                [RUN_1F1B] = SCHEDULE_1F1B,
-                                               [RUN_ZB_H1] = SCHEDULE_ZB_H1};
+                                               [RUN_INTERLEAVED] = SCHEDULE_INTERLEAVED,
+                                               [RUN_ZB_H1] = SCHEDULE_ZB_H1,
+                                               [RUN_ZB_V] = SCHEDULE_ZB_V,
+                                               [RUN_PIPE_FILE] = SCHEDULE_FILE};
     return kinds[pipe];
+}
+
+int run_share_schedule(struct comm *world, const struct run *run, char **text,
+                       struct err *err)
+{
+    const char *file = run->parallel.schedule_file;
+    size_t bytes;
+    *text = NULL;
+    if (!file)
+        return 0;
+    if (comm_root(world) && !(*text = file_read(file, SCHEDULE_BYTES, &bytes, err))) {
+        err->code = ERR_USAGE;
+        err_prefix(err, "parallel.schedule");
+    }
+    if (comm_agree(world, comm_root(world) && !*text, err))
+        return -1;
+    comm_bcast_string(world, text, 0);
+    return 0;
+}
+
+struct schedule_spec run_schedule_spec(const struct run *run, int micro_batches,
+                                       const char *text)
+{
+    return (struct schedule_spec){.kind = run_schedule_kind(run->parallel.schedule),
+                                  .ranks = run->parallel.pipeline,
+                                  .chunks = run_chunks(run),
+                                  .micro_batches = micro_batches,
+                                  .file = run->parallel.schedule_file,
+                                  .text = text};
 }
 
 int run_replicas(const struct run *run, int64_t ranks, struct err *err)
@@ -109,7 +145,7 @@ int run_micro_batches(const struct run *run, int data, struct err *err)
 }
 
 int run_engine_spec(const struct run *run, const struct model_shape *shape, int ranks,
-                    struct engine_spec *spec, struct err *err)
+                    const char *text, struct engine_spec *spec, struct err *err)
 {
     int pipeline = run->parallel.pipeline;
     int data = run_replicas(run, ranks, err);
@@ -133,7 +169,10 @@ int run_engine_spec(const struct run *run, const struct model_shape *shape, int 
                                  .pairs = run->train.objective == RUN_DPO,
                                  .sharing = run->dpo.prefix_sharing,
                                  .micro_batches = micro_batches,
+                                 .chunks = run_chunks(run),
                                  .schedule = run_schedule_kind(run->parallel.schedule),
+                                 .schedule_file = run->parallel.schedule_file,
+                                 .schedule_text = text,
                                  .dtype = precision_of(run),
                                  .freeze = freeze,
                                  .accounting = run->log.accounting,

@@ -23,6 +23,16 @@ struct freeze run_freeze(const struct run *run);
 /* parallel.schedule. */
 enum schedule_kind run_schedule_kind(enum run_pipe pipe);
 
+/* The text of a schedule's FILE.csv, read on rank 0, for every rank: *text is owned
+ * (free), NULL for a schedule with a name. -1 with err set on every rank (ERR_USAGE,
+ * since the run file named it). Collective over world. */
+int run_share_schedule(struct comm *world, const struct run *run, char **text,
+                       struct err *err);
+
+/* Which schedule for so many micro-batches; borrows from run and text. */
+struct schedule_spec run_schedule_spec(const struct run *run, int micro_batches,
+                                       const char *text);
+
 /* Replicas on so many ranks. -1 with err set (ERR_USAGE) if that is not parallel.data,
  * or no whole number. */
 int run_replicas(const struct run *run, int64_t ranks, struct err *err);
@@ -31,10 +41,11 @@ int run_replicas(const struct run *run, int64_t ranks, struct err *err);
  * these do not share the global batch evenly. */
 int run_micro_batches(const struct run *run, int data, struct err *err);
 
-/* The engine of a training run on `ranks` ranks; split and freeze are borrowed from
- * run. -1 with err set (ERR_USAGE) if ranks, batches and layers do not go together, or
- * what is frozen is not the model's. */
+/* The engine of a training run on `ranks` ranks; split, freeze and schedule_file are
+ * borrowed from run, schedule_text is `text` (run_share_schedule). -1 with err set
+ * (ERR_USAGE) if ranks, batches and layers do not go together, or what is frozen is not
+ * the model's. */
 int run_engine_spec(const struct run *run, const struct model_shape *shape, int ranks,
-                    struct engine_spec *spec, struct err *err);
+                    const char *text, struct engine_spec *spec, struct err *err);
 
 #endif

@@ -12,6 +12,7 @@
 
 #include <inttypes.h>
 #include <omp.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -56,7 +57,9 @@ static int write_text(const struct trainer *t, const char *name, const char *tex
 /* The resolved run file and the rank map. */
 static int describe_folder(struct trainer *t, struct err *err)
 {
-    char *map = grid_describe(engine_grid(t->engine));
+    char *map =
+        grid_describe(engine_grid(t->engine), engine_schedule(t->engine)->chunks,
+                      engine_stages(t->engine));
     int failed = 0;
     if (comm_root(t->world)) {
         char *run = run_format(&t->run, err);
@@ -154,7 +157,9 @@ static int setup_batches(struct trainer *t, int rows, struct err *err)
 static int setup_engine(struct trainer *t, struct err *err)
 {
     struct engine_spec spec;
-    if (run_engine_spec(&t->run, &t->start.shape, comm_size(t->world), &spec, err))
+    if (run_share_schedule(t->world, &t->run, &t->schedule_text, err) ||
+        run_engine_spec(&t->run, &t->start.shape, comm_size(t->world), t->schedule_text,
+                        &spec, err))
         return -1;
     spec.packing = products_packing(&t->start, t->gemm);
     if (memory_plan_admit(t->world, &spec, (int64_t)(t->run.parallel.node_gb * 1e9),
@@ -211,6 +216,18 @@ void trainer_set_rates(struct trainer *t)
                         .decay = t->run.optim.decay};
 }
 
+/* Layers of each stage, "3 + 3 + 2"; cut where there are many. */
+static void describe_split(const struct engine *e, char *text, size_t size)
+{
+    int stages;
+    const int *split = engine_split(e, &stages);
+    size_t used = 0;
+    *text = '\0';
+    for (int i = 0; i < stages && used < size; i++)
+        used += (size_t)snprintf(text + used, size - used, "%s%d", i ? " + " : "",
+                                 split[i]);
+}
+
 static void log_setup(const struct trainer *t)
 {
     const struct grid *g = engine_grid(t->engine);
@@ -220,12 +237,11 @@ static void log_setup(const struct trainer *t)
     char where[512];
     comm_max_i64(t->world, &bytes, 1);
     memory_plan_describe(&t->plan, where, sizeof where);
-    char split[256] = "";
-    for (int i = 0; i < g->pipeline; i++) {
-        size_t used = strlen(split);
-        snprintf(split + used, sizeof split - used, "%s%d", i ? " + " : "",
-                 engine_split(t->engine)[i]);
-    }
+    char split[256], chunks[32] = "";
+    describe_split(t->engine, split, sizeof split);
+    if (engine_schedule(t->engine)->chunks > 1)
+        snprintf(chunks, sizeof chunks, " x %d chunks",
+                 engine_schedule(t->engine)->chunks);
     log_line(t->log,
              "model: %d layers, hidden %d, vocabulary %d, %.6g M parameters, %s",
              s->layers, s->hidden, s->vocab, (double)table_elements(s) * 1e-6,
@@ -240,8 +256,8 @@ static void log_setup(const struct trainer *t)
         log_line(t->log, "layers: %s of %s", t->start.info.layers,
                  t->start.info.source);
     log_line(t->log,
-             "ranks: pipeline %d x data %d, layers %s, %d threads a rank; %s by %s",
-             g->pipeline, g->data, split, omp_get_max_threads(),
+             "ranks: pipeline %d%s x data %d, layers %s, %d threads a rank; %s by %s",
+             g->pipeline, chunks, g->data, split, omp_get_max_threads(),
              precision_name(precision_of(r)), trainer_products(t));
     log_line(t->log, "memory: %.3f GB on the fullest rank; rank 0: %s",
              (double)bytes * 1e-9, where);
@@ -324,5 +340,6 @@ void trainer_fini(struct trainer *t)
     lock_release(&t->lock);
     free(t->folder);
     free(t->checkpoints);
+    free(t->schedule_text);
     run_fini(&t->run);
 }

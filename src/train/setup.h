@@ -38,6 +38,7 @@ struct trainer {
     struct start start;
     struct data *data;
     struct data_set *valid;  /* [run.data.valid_sets] */
+    char *schedule_text;     /* of parallel.schedule: FILE.csv, or NULL */
     struct memory_plan plan; /* of this rank */
     struct engine *engine;
     struct account *account; /* NULL: not asked for */

@@ -9,7 +9,7 @@
 #include "src/train/timeline_draw.h"
 
 /* Writes FOLDER/timeline.json and .svg; they appear whole or not at all. t's pipeline,
- * data, schedule, split, first_step and boxes are given. spans are this rank's, in its
+ * data, schedule, first_step and boxes are given. spans are this rank's, in its
  * own clock, and are brought to the shared one by `fix`; received [room]: rank 0's room
  * for another rank's, which has no more. -1 with err set on rank 0 alone (ERR_IO).
  * Collective over world. */

@@ -44,20 +44,37 @@ void timeline_json_begin(FILE *f, const struct timeline *t)
             "{\"displayTimeUnit\": \"ms\", \"otherData\": {\"schedule\": \"%s\", "
             "\"pipeline\": %d, \"data\": %d, \"first_step\": %" PRId64
             "}, \"traceEvents\": [",
-            t->schedule, t->pipeline, t->data, t->first_step);
+            schedule_name(t->schedule->kind), t->pipeline, t->data, t->first_step);
+}
+
+/* The stages of a rank: "stage 3", "stages 0, 7"; cut where there are many. */
+static void name_stages(const struct timeline *t, int rank, char *text, size_t size)
+{
+    const struct schedule *s = t->schedule;
+    size_t used = (size_t)snprintf(text, size, "stage%s", s->chunks > 1 ? "s" : "");
+    for (int c = 0; c < s->chunks && used < size; c++)
+        used += (size_t)snprintf(text + used, size - used, "%s %d", c ? "," : "",
+                                 schedule_stage(s, rank % t->pipeline, c));
+}
+
+static int stage_of(const struct timeline *t, int rank, const struct trace_span *s)
+{
+    return schedule_stage(t->schedule, rank % t->pipeline, s->chunk);
 }
 
 /* The names that the viewer shows for a replica and a stage; the last of the two ends
  * without a comma. */
 static void json_names(FILE *f, const struct timeline *t, int rank)
 {
-    int replica = rank / t->pipeline, stage = rank % t->pipeline;
+    int replica = rank / t->pipeline, place = rank % t->pipeline;
+    char stages[48];
+    name_stages(t, rank, stages, sizeof stages);
     fprintf(f,
             "%s\n{\"name\": \"process_name\", \"ph\": \"M\", \"pid\": %d, \"tid\": %d, "
             "\"args\": {\"name\": \"replica %d\"}},\n"
             "{\"name\": \"thread_name\", \"ph\": \"M\", \"pid\": %d, \"tid\": %d, "
-            "\"args\": {\"name\": \"stage %d (rank %d)\"}}",
-            rank ? "," : "", replica, stage, replica, replica, stage, stage, rank);
+            "\"args\": {\"name\": \"%s (rank %d)\"}}",
+            rank ? "," : "", replica, place, replica, replica, place, stages, rank);
 }
 
 static void json_span(FILE *f, const struct timeline *t, int rank,
@@ -78,7 +95,8 @@ static void json_span(FILE *f, const struct timeline *t, int rank,
             kind, 1e6 * (s->begin_s - t->zero_s), 1e6 * (s->end_s - s->begin_s),
             rank / t->pipeline, rank % t->pipeline);
     if (s->kind != TRACE_STEP && s->micro_batch >= 0)
-        fprintf(f, ", \"args\": {\"micro_batch\": %d}", s->micro_batch);
+        fprintf(f, ", \"args\": {\"micro_batch\": %d, \"stage\": %d}", s->micro_batch,
+                stage_of(t, rank, s));
     fputc('}', f);
 }
 
@@ -150,9 +168,9 @@ static void legend(FILE *f, const struct timeline *t)
 {
     int at = 0;
     for (int k = 0; k < TRACE_KINDS; k++) {
-        if (!paints[k].meaning || (k == TRACE_WEIGHT && !t->split))
+        if (!paints[k].meaning || (k == TRACE_WEIGHT && !t->schedule->split))
             continue;
-        bool both = k == TRACE_BACKWARD && !t->split;
+        bool both = k == TRACE_BACKWARD && !t->schedule->split;
         double x = MARGIN + LEGEND * (double)(at / LEGEND_ROWS);
         double y = 34 + 28 * (double)(at % LEGEND_ROWS);
         svg_box(
@@ -172,8 +190,8 @@ void timeline_svg_begin(FILE *f, const struct timeline *t)
     double width = fmax(LEFT + width_of(t), LEGEND * (double)LEGEND_COLUMNS);
     if (rows_of(t) < ranks)
         snprintf(shown, sizeof shown, ", the first %d ranks", rows_of(t));
-    snprintf(title, sizeof title, "%s, pipeline %d x data %d%s", t->schedule,
-             t->pipeline, t->data, shown);
+    snprintf(title, sizeof title, "%s, pipeline %d x data %d%s",
+             schedule_name(t->schedule->kind), t->pipeline, t->data, shown);
     svg_begin(f, width + 3 * MARGIN, bottom_of(t) + AXIS, title);
     legend(f, t);
     for (int r = 0; r < rows_of(t); r++)
@@ -199,9 +217,10 @@ void timeline_svg_lane(FILE *f, const struct timeline *t,
         return;
     double scale = scale_of(t), y = TOP + ROW * (double)lane->rank;
     struct unit unit = unit_of(t->length_s);
-    char name[64], label[16], hint[128];
-    snprintf(name, sizeof name, "rank %d: stage %d, replica %d", lane->rank,
-             lane->rank % t->pipeline, lane->rank / t->pipeline);
+    char name[96], stages[24], label[16], hint[128];
+    name_stages(t, lane->rank, stages, sizeof stages);
+    snprintf(name, sizeof name, "rank %d: %s, replica %d", lane->rank, stages,
+             lane->rank / t->pipeline);
     svg_text(f, MARGIN, y + BOX - 7, name);
     for (int64_t i = 0; i < lane->spans; i++) {
         const struct trace_span *s = &lane->span[i];
@@ -211,10 +230,13 @@ void timeline_svg_lane(FILE *f, const struct timeline *t,
             step_mark(f, t, s, lane->rank, x, y);
             continue;
         }
+        char stage[32] = "";
+        if (s->micro_batch >= 0 && t->schedule->chunks > 1)
+            snprintf(stage, sizeof stage, ", stage %d", stage_of(t, lane->rank, s));
         snprintf(label, sizeof label, "%d", s->micro_batch);
-        snprintf(hint, sizeof hint, "%s %s: %.6g %s from %.6g %s",
+        snprintf(hint, sizeof hint, "%s %s%s: %.6g %s from %.6g %s",
                  trace_kind_name((enum trace_kind)s->kind),
-                 s->micro_batch < 0 ? "" : label, spent_s / unit.s, unit.name,
+                 s->micro_batch < 0 ? "" : label, stage, spent_s / unit.s, unit.name,
                  from_s / unit.s, unit.name);
         svg_box(f, &paints[s->kind],
                 &(struct svg_box){x, y, scale * spent_s, BOX,

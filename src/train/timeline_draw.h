@@ -9,16 +9,16 @@
 
 #include <stdio.h>
 
+#include "mpi/schedule.h"
 #include "mpi/trace.h"
 
 struct timeline {
     int pipeline, data;
-    const char *schedule; /* its name */
-    bool split;           /* are weight gradients operations of their own? */
-    int64_t first_step;   /* number of the first step kept */
-    double zero_s;        /* shared time of the first begin on any rank */
-    double length_s;      /* from there to the last end on any rank */
-    int64_t boxes;        /* of a rank's computing, about */
+    const struct schedule *schedule; /* borrowed */
+    int64_t first_step;              /* number of the first step kept */
+    double zero_s;                   /* shared time of the first begin on any rank */
+    double length_s;                 /* from there to the last end on any rank */
+    int64_t boxes;                   /* of a rank's computing, about */
 };
 
 /* One rank's, its times shared ones. */
@@ -29,7 +29,7 @@ struct timeline_lane {
 };
 
 /* An event of phase X for every span: "F 3" is micro-batch 3's forward, `ts` and `dur`
- * are microseconds, a process is a replica and a thread a stage. */
+ * are microseconds, a process is a replica and a thread a rank of its pipeline. */
 void timeline_json_begin(FILE *f, const struct timeline *t);
 void timeline_json_lane(FILE *f, const struct timeline *t,
                         const struct timeline_lane *lane);

@@ -41,7 +41,7 @@ static void every_key_is_complete_and_unique(void **state)
         assert_null(schema_find_section(k->path));
         assert_true(strlen(k->help) > 5 && !strchr(k->help, '\n'));
         assert_true(k->missing || k->example);
-        assert_true((k->type == KEY_CHOICE) == (k->choices != NULL));
+        assert_true((k->type == KEY_CHOICE || k->type == KEY_PIPE) == (k->choices != NULL));
         bool number = k->type == KEY_INT || k->type == KEY_I64 || k->type == KEY_DOUBLE;
         assert_true(!number || k->min < k->max);
         /* 0 stands for null, so it must not be a value of such a key */

@@ -23,14 +23,14 @@ grep -q '"section": "net"' ranks.json || fail "no row of net in the JSON"
 [ -e .cache ] && fail "a profile was saved in spite of --no-profile"
 # The runner on sleeping operations: no step is shorter than its table says.
 expect 0 4 - bench schedule --stages 4 --micro-batches 8 --op-ms 2 --seconds 0.01 --no-profile --json piped.json
-for name in gpipe 1f1b zb-h1; do
+for name in gpipe 1f1b interleaved zb-h1 zb-v; do
     ratio=$(tr '{' '\n' <piped.json | sed -n 's/.*"name": "'$name' step", .*"share": \([0-9.]*\).*/\1/p')
     awk -v ratio="$ratio" 'BEGIN { exit !(ratio > 0.99) }' || fail "bench schedule: $name: step / ideal $ratio"
 done
 grep -q '"name": "zb-h1 ideal step", "unit": "ms", "median": 54' piped.json || fail "ideal step of zb-h1"
 grep -q '"name": "1f1b ideal step", "unit": "ms", "median": 66' piped.json || fail "ideal step of 1f1b"
 expect 2 2 "expected a divisor of the number of ranks, 2" bench schedule --stages 3 --no-profile
-expect 2 1 "expected gpipe, 1f1b, zb-h1 or all" bench schedule --schedule zero --no-profile
+expect 2 1 "expected gpipe, 1f1b, interleaved, zb-h1, zb-v or all" bench schedule --schedule zero --no-profile
 # shellcheck disable=SC2086
 expect 2 1 "frobnicate" bench frobnicate $small
 expect 2 1 "--size" bench --size huge

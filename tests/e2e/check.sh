@@ -122,9 +122,27 @@ boxes=$(grep -c '<rect.*<text' zero.svg) # 3 stages x 4 micro-batches x 3, 3 of 
     expect 2 "dusk check: expected one of --print, --memory and --schedule" run.yaml $zero --print
 }
 expect 2 "dusk check: --svg goes with --schedule" run.yaml --svg zero.svg
+# Several stages a rank, and a table written and drawn again.
+v="--schedule --set parallel.pipeline=2 --set train.global_batch=2"
+# shellcheck disable=SC2086
+{
+    expect 0 "zb-v, 4 stages on 2 ranks, 2 micro-batches, F = B = W = 1: step 13 units" run.yaml $v --set parallel.schedule=zb-v
+    expect 0 "written to v.csv" run.yaml $v --set parallel.schedule=zb-v --csv v.csv
+    [ "$(grep -o '[0-3][FIW][01]' v.csv | sort -u | wc -l)" -eq 24 ] || fail "v.csv: $(cat v.csv)"
+    expect 0 "file, 4 stages on 2 ranks, 2 micro-batches, F = B = W = 1: step 13 units" run.yaml $v --set parallel.chunks=2 --set parallel.schedule=v.csv
+    expect 2 "dusk check: parallel.schedule: absent.csv: No such file" run.yaml $v --set parallel.schedule=absent.csv
+    echo 0F0,0F0 >bad.csv
+    expect 2 "dusk check: bad.csv: row 1, cell 2: expected 0F0 once, found it in cell 1 too" run.yaml $v \
+        --set parallel.schedule=bad.csv
+}
+expect 2 "--set parallel.chunks: expected 1 with parallel.schedule: 1f1b, found 2" run.yaml --set parallel.chunks=2
+expect 2 "--set parallel.chunks: expected 2 with parallel.schedule: zb-v, found 3" run.yaml \
+    --set parallel.schedule=zb-v --set parallel.chunks=3
+expect 2 "--set parallel.schedule: interleaved: expected micro-batches of a step" run.yaml \
+    --set parallel.schedule=interleaved --set parallel.pipeline=3 --set parallel.data=1
 expect 2 "dusk check: --schedule: 65536 stages x 65536 micro-batches" run.yaml --schedule \
     --set parallel.pipeline=65536 --set train.global_batch=65536
-expect 2 "--set parallel.schedule: expected one of gpipe, 1f1b, zb-h1, found zb-h2" run.yaml \
+expect 2 "--set parallel.schedule: expected one of gpipe, 1f1b, interleaved, zb-h1, zb-v or FILE.csv, found zb-h2" run.yaml \
     --set parallel.schedule=zb-h2
 
 # bad LINE TEXT ERROR: run.yaml with a line replaced.

@@ -47,6 +47,31 @@ layouts() { # PREFIX SETTING...
 }
 layouts ""
 layouts b train.precision=bf16 train.allow_slow_bf16=true
+# Several chunks a rank, and tables of files: 6 layers on up to 6 stages.
+on 1 check run.yaml --schedule --set parallel.pipeline=2 --set parallel.schedule=zb-v --csv v.csv
+[ $code -eq 0 ] || fail "check --csv: $(cat err)"
+on 1 check run.yaml --schedule --set parallel.pipeline=3 --set $zero --csv h1.csv
+[ $code -eq 0 ] || fail "check --csv: $(cat err)"
+chunks() { # PREFIX SETTING...
+    x=$1
+    shift
+    train "${x}i2" 2 parallel.pipeline=2 parallel.schedule=interleaved "$@"
+    same_run "${x}i2" "${x}lean"
+    train "${x}v3" 3 parallel.pipeline=3 parallel.schedule=zb-v "$@"
+    same_run "${x}v3" "${x}lean"
+    train "${x}v2d2" 4 parallel.pipeline=2 parallel.schedule=zb-v "$@"
+    same_run "${x}v2d2" "${x}leand2"
+}
+chunks ""
+chunks b train.precision=bf16 train.allow_slow_bf16=true
+train i1 1 parallel.schedule=interleaved parallel.chunks=3
+same_run i1 lean
+train v2few 2 parallel.pipeline=2 parallel.schedule=zb-v train.micro_batch=4
+same_run v2few lean4
+train filev 2 parallel.pipeline=2 parallel.chunks=2 parallel.schedule=v.csv
+same_run filev lean
+train fileh1 3 parallel.pipeline=3 parallel.schedule=h1.csv
+same_run fileh1 lean
 OMP_NUM_THREADS=2 train p2threads 2 parallel.pipeline=2 $zero
 same_run p2threads lean
 
@@ -108,10 +133,22 @@ some='train.freeze=["layers.1-2","*q_proj*","*up_proj*"]'
 train freeze1 1 "$some"
 train freeze3 3 parallel.pipeline=3 $zero "$some"
 same_run freeze3 freeze1
+train freezev 2 parallel.pipeline=2 parallel.schedule=zb-v "$some"
+same_run freezev freeze1
 low='train.freeze=["model.embed_tokens.weight","layers.0-3"]' # stages with nothing to do
 train low1 1 "$low"
 train low4 4 parallel.pipeline=4 $zero "$low"
 same_run low4 low1
+
+# ---- the embedding tied to the head: on one rank (zb-v), on two, or within a replica ----
+sed 's/^model: .*/model: {init: random, shape: {hidden_size: 64, intermediate_size: 96, num_hidden_layers: 6, num_attention_heads: 4, num_key_value_heads: 2, vocab_size: 512, max_position_embeddings: 64, tie_word_embeddings: true}}/' run.yaml >tied.yaml
+file=tied.yaml
+train tied 2
+train tiedv2 4 parallel.pipeline=2 parallel.schedule=zb-v
+same_run tiedv2 tied
+train tiedi2 4 parallel.pipeline=2 parallel.schedule=interleaved
+same_run tiedi2 tied
+file=run.yaml
 
 # ---- one run, three jobs, a schedule each ----
 job() { # STEPS RANKS SETTING...: as if killed behind step STEPS
@@ -127,7 +164,7 @@ job() { # STEPS RANKS SETTING...: as if killed behind step STEPS
     done
 }
 job 2 2 parallel.pipeline=2 $zero
-job 4 4 parallel.pipeline=4
+job 4 2 parallel.pipeline=2 parallel.schedule=zb-v
 train chain 3 checkpoint.every=2 checkpoint.keep=3 parallel.pipeline=3 $zero
 grep -qF "resumed from" err || fail "the third job began anew: $(cat err)"
 same_run chain lean
@@ -166,6 +203,8 @@ for kind in sft dpo; do
     same_run ${kind}p2 $kind
     train ${kind}p4 4 parallel.pipeline=4 $zero
     same_run ${kind}p4 $kind
+    train ${kind}v2 2 parallel.pipeline=2 parallel.schedule=zb-v
+    same_run ${kind}v2 $kind
 done
 
 # ---- memory ----

@@ -208,7 +208,7 @@ static void grids(void **state)
         assert_int_equal(comm_rank(g.pipe_axis), g.stage);
         assert_int_equal(comm_size(g.data_axis), g.data);
         assert_int_equal(comm_rank(g.data_axis), g.replica);
-        char *map = grid_describe(&g);
+        char *map = grid_describe(&g, 1, &g.stage);
         assert_int_equal(map != NULL, rank == 0);
         if (map) {
             int lines = 0, r, stage, replica;

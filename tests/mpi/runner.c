@@ -19,7 +19,7 @@
  * output and gradient is known beforehand. Every rank computes all of them, and checks
  * what the runner hands to it. */
 
-enum { MAX_MICRO_BATCHES = 16 };
+enum { MAX_MICRO_BATCHES = 16, MAX_CHUNKS = 4 };
 
 struct chain {
     int stages, stage, slots;
@@ -32,6 +32,25 @@ struct chain {
     double weight_gradient, want_gradient;
     int64_t wrong;
 };
+
+/* A rank's chunks. */
+struct chains {
+    struct chain chunk[MAX_CHUNKS];
+};
+
+static struct chain *chain_at(void *context, const struct runner_place *at)
+{
+    struct chains *all = context;
+    return &all->chunk[at->chunk];
+}
+
+static int make(struct schedule *s, enum schedule_kind kind, int ranks, int chunks,
+                int micro_batches, struct err *err)
+{
+    struct schedule_spec spec = {
+        .kind = kind, .ranks = ranks, .chunks = chunks, .micro_batches = micro_batches};
+    return schedule_init(s, &spec, err);
+}
 
 static float scale(int stage)
 {
@@ -70,9 +89,11 @@ static void delay(struct chain *c, int what)
     nanosleep(&t, NULL);
 }
 
-static void forward(void *context, int i, int slot, const void *from, void *to)
+static void forward(void *context, const struct runner_place *at, const void *from,
+                    void *to)
 {
-    struct chain *c = context;
+    struct chain *c = chain_at(context, at);
+    int i = at->micro_batch, slot = at->slot;
     const float *in = from;
     float *out = to;
     int64_t n = c->floats[i];
@@ -92,9 +113,10 @@ static void forward(void *context, int i, int slot, const void *from, void *to)
 }
 
 /* The weight gradient from input and gradient, which must still be there. */
-static void weight(void *context, int i, int slot)
+static void weight(void *context, const struct runner_place *at)
 {
-    struct chain *c = context;
+    struct chain *c = chain_at(context, at);
+    int i = at->micro_batch, slot = at->slot;
     c->wrong += c->holder[slot] != i || c->weights++ != i;
     c->holder[slot] = -1;
     delay(c, 200 + i);
@@ -107,9 +129,11 @@ static void weight(void *context, int i, int slot)
     }
 }
 
-static void backward(void *context, int i, int slot, const void *from, void *to)
+static void backward(void *context, const struct runner_place *at, const void *from,
+                     void *to)
 {
-    struct chain *c = context;
+    struct chain *c = chain_at(context, at);
+    int i = at->micro_batch, slot = at->slot;
     const float *dout = from;
     float *din = to;
     c->wrong += (din == NULL) != (c->stage == 0);
@@ -124,7 +148,7 @@ static void backward(void *context, int i, int slot, const void *from, void *to)
     }
     c->dout[i] = dout;
     if (!c->split)
-        weight(c, i, slot);
+        weight(context, at);
 }
 
 /* Every computation once, in no other's time; waiting is in the sums. */
@@ -141,9 +165,9 @@ static void check_trace(const struct trace *t, const struct schedule *s, bool ba
             found[span->kind][span->micro_batch]++;
     }
     for (int i = 0; i < s->micro_batches; i++) {
-        assert_int_equal(found[TRACE_FORWARD][i], 1);
-        assert_int_equal(found[TRACE_BACKWARD][i], backward);
-        assert_int_equal(found[TRACE_WEIGHT][i], schedule_split(s->kind));
+        assert_int_equal(found[TRACE_FORWARD][i], s->chunks);
+        assert_int_equal(found[TRACE_BACKWARD][i], backward ? s->chunks : 0);
+        assert_int_equal(found[TRACE_WEIGHT][i], s->split ? s->chunks : 0);
     }
     double waits = t->seconds[TRACE_RECEIVE] + t->seconds[TRACE_SEND];
     assert_true(waits > waited_s - 1e-6 && waits < waited_s + 1e-6);
@@ -153,20 +177,25 @@ static void check_trace(const struct trace *t, const struct schedule *s, bool ba
 static void run_once(const struct grid *g, struct runner *r, const struct schedule *s,
                      const int64_t *floats, uint64_t seed, double *wait_s)
 {
-    struct chain c = {.stages = g->pipeline,
-                      .stage = g->stage,
-                      .slots = s->slots[g->stage],
-                      .backward_wanted = s->kind != SCHEDULE_FORWARD,
-                      .split = s->kind == SCHEDULE_ZB_H1,
-                      .floats = floats,
-                      .seed = seed};
-    for (int i = 0; i < MAX_MICRO_BATCHES; i++)
-        c.holder[i] = -1;
+    struct chains all;
+    bool backward_wanted = s->kind != SCHEDULE_FORWARD;
+    for (int k = 0; k < s->chunks; k++) {
+        int stage = schedule_stage(s, g->stage, k);
+        all.chunk[k] = (struct chain){.stages = s->stages,
+                                      .stage = stage,
+                                      .slots = s->slots[stage],
+                                      .backward_wanted = backward_wanted,
+                                      .split = s->split,
+                                      .floats = floats,
+                                      .seed = seed};
+        for (int i = 0; i < MAX_MICRO_BATCHES; i++)
+            all.chunk[k].holder[i] = -1;
+    }
     int64_t bytes[MAX_MICRO_BATCHES];
     for (int i = 0; i < s->micro_batches; i++)
         bytes[i] = floats[i] * (int64_t)sizeof(float);
-    struct runner_calls calls = {&c, forward, c.backward_wanted ? backward : NULL,
-                                 c.split ? weight : NULL};
+    struct runner_calls calls = {&all, forward, backward_wanted ? backward : NULL,
+                                 s->split ? weight : NULL};
     struct err err;
     struct trace t;
     double before = *wait_s;
@@ -175,22 +204,31 @@ static void run_once(const struct grid *g, struct runner *r, const struct schedu
     runner_set_trace(r, &t);
     runner_run(r, &calls, bytes, wait_s);
     runner_set_trace(r, NULL);
-    check_trace(&t, s, c.backward_wanted, *wait_s - before);
+    check_trace(&t, s, backward_wanted, *wait_s - before);
     trace_fini(&t);
-    assert_int_equal(c.wrong, 0);
-    assert_int_equal(c.forwards, s->micro_batches);
-    assert_int_equal(c.backwards, c.backward_wanted ? s->micro_batches : 0);
-    assert_int_equal(c.weights, c.backwards);
-    if (c.weight_gradient != c.want_gradient)
-        fail_msg("stage %d: weight gradient %.17g, expected %.17g", g->stage,
-                 c.weight_gradient, c.want_gradient);
+    for (int k = 0; k < s->chunks; k++) {
+        const struct chain *c = &all.chunk[k];
+        assert_int_equal(c->wrong, 0);
+        assert_int_equal(c->forwards, s->micro_batches);
+        assert_int_equal(c->backwards, backward_wanted ? s->micro_batches : 0);
+        assert_int_equal(c->weights, c->backwards);
+        if (c->weight_gradient != c->want_gradient)
+            fail_msg("stage %d: weight gradient %.17g, expected %.17g", c->stage,
+                     c->weight_gradient, c->want_gradient);
+    }
 }
 
 static void chains_give_known_numbers(void **state)
 {
     struct comm *world = *state;
-    static const enum schedule_kind kinds[] = {SCHEDULE_GPIPE, SCHEDULE_1F1B,
-                                               SCHEDULE_ZB_H1, SCHEDULE_FORWARD};
+    static const struct {
+        enum schedule_kind kind;
+        int chunks;
+    } kinds[] = {{SCHEDULE_GPIPE, 1},       {SCHEDULE_1F1B, 1},
+                 {SCHEDULE_ZB_H1, 1},       {SCHEDULE_FORWARD, 1},
+                 {SCHEDULE_INTERLEAVED, 2}, {SCHEDULE_INTERLEAVED, 3},
+                 {SCHEDULE_ZB_V, 2},        {SCHEDULE_FORWARD, 3}};
+    enum { KINDS = sizeof kinds / sizeof *kinds };
     static const int micro_batches[] = {1, 2, 3, 8, MAX_MICRO_BATCHES};
     enum { MAX_FLOATS = 20000, RUNS = 3 };
     int size = comm_size(world);
@@ -199,18 +237,22 @@ static void chains_give_known_numbers(void **state)
         struct grid g;
         if (grid_init(&g, world, pipeline, 0, &err))
             continue;
-        for (int k = 0; k < 4; k++)
+        for (int k = 0; k < KINDS; k++)
             for (int m = 0; m < 5; m++) {
                 struct schedule s;
                 int64_t floats[MAX_MICRO_BATCHES];
+                if (kinds[k].kind == SCHEDULE_INTERLEAVED &&
+                    micro_batches[m] % pipeline)
+                    continue;
                 for (int i = 0; i < MAX_MICRO_BATCHES; i++)
                     floats[i] =
                         (int64_t)(rng_u64(5, 0, (uint64_t)i) % (MAX_FLOATS + 1));
                 floats[1] = 0;
                 floats[2] = 1;
                 floats[3] = MAX_FLOATS;
-                assert_int_equal(
-                    schedule_init(&s, kinds[k], pipeline, micro_batches[m], &err), 0);
+                assert_int_equal(make(&s, kinds[k].kind, pipeline, kinds[k].chunks,
+                                      micro_batches[m], &err),
+                                 0);
                 struct runner *r =
                     runner_create(&g, &s, MAX_FLOATS * sizeof(float), &err);
                 assert_non_null(r);
@@ -237,7 +279,7 @@ static void messages_of_several_pieces(void **state)
     if (comm_size(world) > 2)
         return;
     assert_int_equal(grid_init(&g, world, comm_size(world), 1, &err), 0);
-    assert_int_equal(schedule_init(&s, SCHEDULE_1F1B, g.pipeline, M, &err), 0);
+    assert_int_equal(make(&s, SCHEDULE_1F1B, g.pipeline, 1, M, &err), 0);
     struct runner *r = runner_create(&g, &s, 4 * floats[0], &err);
     assert_non_null(r);
     double wait_s = 0;
@@ -290,9 +332,8 @@ static void bytes_are_those_of_the_plan(void **state)
         struct err err = {0};
         struct schedule s;
         struct grid g = {.pipeline = rows[i].stages, .data = 1, .stage = rows[i].stage};
-        assert_int_equal(schedule_init(&s, rows[i].kind, rows[i].stages,
-                                       rows[i].micro_batches, &err),
-                         0);
+        assert_int_equal(
+            make(&s, rows[i].kind, rows[i].stages, 1, rows[i].micro_batches, &err), 0);
         assert_int_equal(runner_bytes(&g, &s, 1000),
                          rows[i].buffers * (1024 + (int64_t)sizeof(void *)));
         schedule_fini(&s);
@@ -305,14 +346,14 @@ static void a_wrong_schedule_is_refused(void **state)
     struct err err = {0};
     struct schedule s;
     struct grid g = {.pipeline = 1, .data = 1, .pipe_axis = comm_self()};
-    assert_int_equal(schedule_init(&s, SCHEDULE_1F1B, 1, 3, &err), 0);
+    assert_int_equal(make(&s, SCHEDULE_1F1B, 1, 1, 3, &err), 0);
     s.ops[0]--;
     assert_null(runner_create(&g, &s, 10, &err));
     assert_non_null(strstr(err.text, "backward of micro-batch 2 is missing"));
     s.ops[0]++;
     g.pipeline = 2;
     assert_null(runner_create(&g, &s, 10, &err));
-    assert_non_null(strstr(err.text, "a schedule of 1 stages on a pipeline of 2"));
+    assert_non_null(strstr(err.text, "a schedule of 1 ranks on a pipeline of 2"));
     schedule_fini(&s);
 }
 

@@ -18,6 +18,15 @@ static const enum schedule_kind kinds[] = {SCHEDULE_GPIPE, SCHEDULE_1F1B,
                                            SCHEDULE_ZB_H1, SCHEDULE_FORWARD};
 enum { KINDS = 4 };
 
+/* A table of one stage a rank. */
+static int make(struct schedule *s, enum schedule_kind kind, int ranks,
+                int micro_batches, struct err *err)
+{
+    struct schedule_spec spec = {
+        .kind = kind, .ranks = ranks, .chunks = 1, .micro_batches = micro_batches};
+    return schedule_init(s, &spec, err);
+}
+
 static int smaller(int a, int b)
 {
     return a < b ? a : b;
@@ -32,7 +41,7 @@ static void every_table_passes_its_check(void **state)
             for (int m = 1; m <= 64; m++) {
                 struct err err = {0};
                 struct schedule s;
-                assert_int_equal(schedule_init(&s, kinds[k], p, m, &err), 0);
+                assert_int_equal(make(&s, kinds[k], p, m, &err), 0);
                 if (schedule_check(&s, &err))
                     fail_msg("p = %d, m = %d: %s", p, m, err.text);
                 for (int i = 0; i < p; i++) {
@@ -59,7 +68,7 @@ static void promises_are_tight(void **state)
             for (int i = 0; i < p; i++) {
                 struct err err = {0};
                 struct schedule s;
-                assert_int_equal(schedule_init(&s, SCHEDULE_ZB_H1, p, m, &err), 0);
+                assert_int_equal(make(&s, SCHEDULE_ZB_H1, p, m, &err), 0);
                 s.slots[i]--;
                 assert_int_equal(schedule_check(&s, &err), -1);
                 assert_non_null(strstr(err.text, "micro-batches alive in"));
@@ -78,7 +87,7 @@ static double length_of(enum schedule_kind kind, int p, int m, double f, double 
     struct schedule s;
     struct schedule_times t;
     struct schedule_costs costs = {f, b, w};
-    assert_int_equal(schedule_init(&s, kind, p, m, &err), 0);
+    assert_int_equal(make(&s, kind, p, m, &err), 0);
     assert_int_equal(schedule_times_init(&t, &s, &costs, &err), 0);
     for (int i = 0; i < p; i++) {
         double each = kind == SCHEDULE_FORWARD ? f : f + b + w;
@@ -158,9 +167,8 @@ static void orders_are_those_of_the_papers(void **state)
         struct err err = {0};
         struct schedule s;
         char order[256] = "";
-        assert_int_equal(schedule_init(&s, rows[i].kind, rows[i].stages,
-                                       rows[i].micro_batches, &err),
-                         0);
+        assert_int_equal(
+            make(&s, rows[i].kind, rows[i].stages, rows[i].micro_batches, &err), 0);
         for (int at = 0; at < s.ops[rows[i].stage]; at++) {
             struct pipe_op op = s.op[rows[i].stage][at];
             size_t used = strlen(order);
@@ -285,7 +293,7 @@ static void each_fault_is_refused_by_name(void **state)
         struct err err = {0};
         struct schedule s;
         int stage = rows[i].stage;
-        assert_int_equal(schedule_init(&s, rows[i].kind, 4, 6, &err), 0);
+        assert_int_equal(make(&s, rows[i].kind, 4, 6, &err), 0);
         int at = rows[i].change == SLOTS || rows[i].change == WAITING
                      ? 0
                      : find(&s, stage, rows[i].op, rows[i].micro_batch);
@@ -308,7 +316,7 @@ static void each_fault_is_refused_by_name(void **state)
             break;
         case KIND:
             s.op[stage][at] =
-                (struct pipe_op){rows[i].other, rows[i].other_micro_batch};
+                (struct pipe_op){rows[i].other, stage, rows[i].other_micro_batch};
             break;
         }
         assert_int_equal(schedule_check(&s, &err), -1);
@@ -329,7 +337,7 @@ static void a_deadlock_is_found(void **state)
 
     /* Stage 0 wants the first gradient before it sends the second micro-batch; stage 1
      * runs all forwards first. */
-    assert_int_equal(schedule_init(&s, SCHEDULE_GPIPE, 2, 2, &err), 0);
+    assert_int_equal(make(&s, SCHEDULE_GPIPE, 2, 2, &err), 0);
     move(&s, 0, find(&s, 0, PIPE_RECV_BACKWARD, 0), find(&s, 0, PIPE_FORWARD, 1));
     assert_int_equal(schedule_check(&s, &err), -1);
     print_message("# %s\n", err.text);
@@ -338,7 +346,7 @@ static void a_deadlock_is_found(void **state)
     schedule_fini(&s);
 
     /* Stage 0 makes three outputs before it sends one: it has two buffers. */
-    assert_int_equal(schedule_init(&s, SCHEDULE_FORWARD, 2, 3, &err), 0);
+    assert_int_equal(make(&s, SCHEDULE_FORWARD, 2, 3, &err), 0);
     move(&s, 0, find(&s, 0, PIPE_SEND_FORWARD, 1), 4);
     move(&s, 0, find(&s, 0, PIPE_SEND_FORWARD, 0), 3);
     assert_int_equal(schedule_check(&s, &err), -1);
@@ -349,17 +357,20 @@ static void a_deadlock_is_found(void **state)
 
     /* Stage 1 holds its two gradient buffers until stage 0 takes them, and stage 0
      * first wants stage 1 to take its third output. */
-    assert_int_equal(schedule_init(&s, SCHEDULE_GPIPE, 2, 8, &err), 0);
+    assert_int_equal(make(&s, SCHEDULE_GPIPE, 2, 8, &err), 0);
     struct schedule lean;
-    assert_int_equal(schedule_init(&lean, SCHEDULE_1F1B, 1, 8, &err), 0);
+    assert_int_equal(make(&lean, SCHEDULE_1F1B, 1, 8, &err), 0);
     s.ops[1] = 0;
     for (int at = 0; at < lean.ops[0]; at++) {
         struct pipe_op op = lean.op[0][at];
         if (op.kind == PIPE_FORWARD)
-            s.op[1][s.ops[1]++] = (struct pipe_op){PIPE_RECV_FORWARD, op.micro_batch};
+            s.op[1][s.ops[1]++] =
+                (struct pipe_op){PIPE_RECV_FORWARD, 1, op.micro_batch};
+        op.stage = 1;
         s.op[1][s.ops[1]++] = op;
         if (op.kind == PIPE_BACKWARD)
-            s.op[1][s.ops[1]++] = (struct pipe_op){PIPE_SEND_BACKWARD, op.micro_batch};
+            s.op[1][s.ops[1]++] =
+                (struct pipe_op){PIPE_SEND_BACKWARD, 1, op.micro_batch};
     }
     assert_int_equal(schedule_check(&s, &err), -1);
     print_message("# %s\n", err.text);
@@ -380,7 +391,7 @@ static void no_operation_is_superfluous(void **state)
                     for (int at = 0;; at++) {
                         struct err err = {0};
                         struct schedule s;
-                        assert_int_equal(schedule_init(&s, kinds[k], p, m, &err), 0);
+                        assert_int_equal(make(&s, kinds[k], p, m, &err), 0);
                         int end = at >= s.ops[stage];
                         if (!end) {
                             drop(&s, stage, at);
@@ -402,7 +413,7 @@ static void pricing_anew_forgets_what_was(void **state)
     struct err err = {0};
     struct schedule s;
     struct schedule_times anew, first;
-    assert_int_equal(schedule_init(&s, SCHEDULE_ZB_H1, 5, 12, &err), 0);
+    assert_int_equal(make(&s, SCHEDULE_ZB_H1, 5, 12, &err), 0);
     assert_int_equal(schedule_times_init(&anew, &s, &costs[0], &err), 0);
     schedule_times_price(&anew, &s, &costs[1]);
     assert_int_equal(schedule_times_init(&first, &s, &costs[1], &err), 0);

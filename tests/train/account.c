@@ -103,19 +103,25 @@ static void figures_are_told(void **state)
     assert_int_equal(strlen(little), sizeof little - 1);
 }
 
+static int two_stages[] = {0, 1};
+static const struct schedule halves = {.kind = SCHEDULE_ZB_H1,
+                                       .split = true,
+                                       .ranks = 2,
+                                       .chunks = 1,
+                                       .stages = 2,
+                                       .stage_of = two_stages};
 static const struct timeline line = {.pipeline = 2,
                                      .data = 1,
-                                     .schedule = "zb-h1",
-                                     .split = true,
+                                     .schedule = &halves,
                                      .first_step = 41,
                                      .zero_s = 1000,
                                      .length_s = 0.5,
                                      .boxes = 3};
 static const struct trace_span spans[] = {
-    {1000, 1000.5, TRACE_STEP, 1},          {1000, 1000.1, TRACE_DATA, -1},
-    {1000.1, 1000.2, TRACE_FORWARD, 12},    {1000.2, 1000.3, TRACE_RECEIVE, 5},
-    {1000.3, 1000.4, TRACE_BACKWARD, 5},    {1000.4, 1000.45, TRACE_WEIGHT, 5},
-    {1000.45, 1000.5, TRACE_OPTIMIZER, -1},
+    {1000, 1000.5, 1, TRACE_STEP, 0},          {1000, 1000.1, -1, TRACE_DATA, 0},
+    {1000.1, 1000.2, 12, TRACE_FORWARD, 0},    {1000.2, 1000.3, 5, TRACE_RECEIVE, 0},
+    {1000.3, 1000.4, 5, TRACE_BACKWARD, 0},    {1000.4, 1000.45, 5, TRACE_WEIGHT, 0},
+    {1000.45, 1000.5, -1, TRACE_OPTIMIZER, 0},
 };
 enum { SPANS = sizeof spans / sizeof *spans };
 

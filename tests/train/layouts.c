@@ -212,7 +212,7 @@ static void pass_through(int j, const char *from, const struct layer_map *map,
         return;
     info.shape.layers = map->layers;
     run.model.shape.layers = map->layers;
-    rc = run_engine_spec(&run, &info.shape, comm_size(c), &spec, &err) ||
+    rc = run_engine_spec(&run, &info.shape, comm_size(c), NULL, &spec, &err) ||
          !(e = engine_create(c, &spec, gemm, &err)) ||
          weights_load(e, k, from, map, true, &err);
     struct ckpt_writer *w = rc ? NULL : ckpt_create(c, to, true, true, &info, &err);
