@@ -325,6 +325,7 @@ void comm_collect_f64(struct comm *c, const double *mine, int n, double *all)
         return;
     }
     MPI_Request request;
+    watch_for(c->watch, "figures of all ranks", -1, -1);
     MPX(MPI_Igather(mine, n, MPI_DOUBLE, all, n, MPI_DOUBLE, 0, c->mpi, &request));
     comm_wait(c, 1, &request);
 }

@@ -20,11 +20,11 @@
  *          stage (arXiv 2401.10241, sections 2.1 and 2.3: with times F, B, W its
  *          bubble is (p - 1)(F + B - W), 1f1b's (p - 1)(F + B + W))
  *   zb-v   two chunks a rank, in a V: rank r holds stages r and 2 p - 1 - r, so that
- * the first rank embeds and makes the loss; no more than 2 p chunks' micro-batches
- *          alive on a rank, 1f1b's p of the whole (arXiv 2401.10241, section 6; arXiv
- *          2405.15362). The order is that of a simulation with F = B = W, where its
- *          bubble is that before the last rank's first forward, p - 1 of p x 6 m, and a
- *          few units
+ *          the first rank embeds and makes the loss; no more than 2 p chunks'
+ *          micro-batches alive on a rank, 1f1b's p of the whole (arXiv 2401.10241,
+ *          section 6; arXiv 2405.15362). The order is that of a simulation with
+ *          F = B = W, where for m >= 2 p a rank idles at most 4 p / 3 of a chunk's
+ *          operations, 1f1b's 6 (p - 1)
  *   file   a user's own (mpi/schedule_file.h)
  *   forward  forwards only, for evaluation
  *

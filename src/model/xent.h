@@ -2,16 +2,15 @@
 #ifndef DUSK_MODEL_XENT_H
 #define DUSK_MODEL_XENT_H
 
-/* Head and cross-entropy in one pass over chunks of rows, so that rows x V logits never
- * exist at once. For row t with logits z = x_t W^T, target c and factor scale_t:
- *     nll_t = log sum_j exp(z_j) - z_c,
- *     dz_j = scale_t (softmax(z)_j - [j = c]),  dx_t = dz W,  dW += dz^T x_t
- * Rows whose target is negative count for nothing: nll 0, dx 0. Where there are some,
- * the rows that count are gathered and only they have logits; where all count, they are
- * read where they lie. Logits and softmax are fp32; dz is of the head's dtype. A bf16
- * head gathers the dz of several chunks, since the products that follow are faster with
- * many rows. The lengths depend on V and the number of counted rows alone.
- * Uses all threads. Local. */
+/* Head and cross-entropy in one pass over chunks of rows, so that of rows x V logits
+ * never more exist at once than 32 MB or a chunk. For row t with logits z = x_t W^T,
+ * target c and factor scale_t: nll_t = log sum_j exp(z_j) - z_c, dz_j = scale_t
+ * (softmax(z)_j - [j = c]),  dx_t = dz W,  dW += dz^T x_t Rows whose target is negative
+ * count for nothing: nll 0, dx 0. Where there are some, the rows that count are
+ * gathered and only they have logits; where all count, they are read where they lie.
+ * Logits and softmax are fp32; dz is of the head's dtype. A bf16 head gathers the dz of
+ * several chunks, since the products that follow are faster with many rows. The lengths
+ * depend on V and the number of counted rows alone. Uses all threads. Local. */
 
 #include <stdint.h>
 

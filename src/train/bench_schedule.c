@@ -129,12 +129,6 @@ static void rows(struct piped *p, double ideal_s, struct pass *pass, int n)
     row(b, name, "exposed of the step", "%", bench_value_of(x, n), -1, NULL);
 }
 
-/* Chunks of a rank; each sleeps for its part of an operation. */
-static int chunks_of(enum schedule_kind kind)
-{
-    return kind == SCHEDULE_INTERLEAVED ? 2 : schedule_usual_chunks(kind);
-}
-
 static int piped_init(struct piped *p, enum schedule_kind kind, struct err *err)
 {
     const struct bench *b = p->b;
@@ -143,9 +137,10 @@ static int piped_init(struct piped *p, enum schedule_kind kind, struct err *err)
         return -1;
     struct schedule_spec spec = {.kind = kind,
                                  .ranks = b->stages,
-                                 .chunks = chunks_of(kind),
+                                 .chunks = schedule_usual_chunks(kind),
                                  .micro_batches = b->micro_batches};
     int failed = schedule_init(&p->schedule, &spec, err);
+    /* Each chunk sleeps for its part of an operation. */
     p->sleeper = (struct sleeper){b->op_s / spec.chunks, p->schedule.split};
     failed = failed || trace_init(&p->trace, 0, err) ||
              !(p->bytes = mem_array(b->micro_batches, sizeof *p->bytes, err)) ||

@@ -210,94 +210,95 @@ static void drop(struct schedule *s, int stage, int at)
 
 enum change { DROP, TWICE, BEFORE, SLOTS, WAITING, KIND };
 
+static const struct {
+    enum schedule_kind kind;
+    int stage; /* of 4, with 6 micro-batches */
+    enum change change;
+    enum pipe_op_kind op;
+    int micro_batch;
+    enum pipe_op_kind other; /* BEFORE: moved in front of this; KIND: becomes it */
+    int other_micro_batch;
+    const char *stage_named, *named;
+} faults[] = {
+    {SCHEDULE_1F1B, 1, DROP, PIPE_FORWARD, 5, 0, 0, "stage 1",
+     "send_forward of micro-batch 5): needs forward first"},
+    {SCHEDULE_GPIPE, 1, DROP, PIPE_FORWARD, 2, 0, 0, "stage 1",
+     "send_forward of micro-batch 2): needs forward first"},
+    {SCHEDULE_1F1B, 0, DROP, PIPE_SEND_FORWARD, 5, 0, 0, "stage 0",
+     "send_forward of micro-batch 5 is missing"},
+    {SCHEDULE_GPIPE, 3, DROP, PIPE_BACKWARD, 5, 0, 0, "stage 3",
+     "(send_backward of micro-batch 5): needs backward first"},
+    {SCHEDULE_1F1B, 2, DROP, PIPE_RECV_BACKWARD, 3, 0, 0, "stage 2",
+     "(backward of micro-batch 3): needs recv_backward first"},
+    {SCHEDULE_FORWARD, 2, DROP, PIPE_RECV_FORWARD, 4, 0, 0, "stage 2",
+     "(forward of micro-batch 4): needs recv_forward first"},
+    {SCHEDULE_1F1B, 1, TWICE, PIPE_BACKWARD, 2, 0, 0, "stage 1",
+     "(backward of micro-batch 2): was done before"},
+    {SCHEDULE_GPIPE, 0, TWICE, PIPE_SEND_FORWARD, 0, 0, 0, "stage 0",
+     "(send_forward of micro-batch 0): was done before"},
+    {SCHEDULE_GPIPE, 3, BEFORE, PIPE_BACKWARD, 2, PIPE_BACKWARD, 1, "stage 3",
+     "(backward of micro-batch 2): micro-batch 1 must come first"},
+    {SCHEDULE_1F1B, 1, BEFORE, PIPE_SEND_BACKWARD, 2, PIPE_BACKWARD, 2, "stage 1",
+     "(send_backward of micro-batch 2): needs backward first"},
+    {SCHEDULE_1F1B, 3, BEFORE, PIPE_BACKWARD, 2, PIPE_FORWARD, 2, "stage 3",
+     "(backward of micro-batch 2): needs forward first"},
+    {SCHEDULE_1F1B, 1, BEFORE, PIPE_FORWARD, 3, PIPE_RECV_FORWARD, 3, "stage 1",
+     "(forward of micro-batch 3): needs recv_forward first"},
+    {SCHEDULE_GPIPE, 0, BEFORE, PIPE_FORWARD, 2, PIPE_SEND_FORWARD, 0, "stage 0",
+     "(forward of micro-batch 2): micro-batch 1 must come first"},
+    {SCHEDULE_1F1B, 0, SLOTS, 0, 0, 0, 0, "stage 0",
+     "(forward of micro-batch 3): 4 micro-batches alive in 3 slots"},
+    {SCHEDULE_GPIPE, 2, SLOTS, 0, 0, 0, 0, "stage 2",
+     "(recv_forward of micro-batch 5): 6 micro-batches alive in 5 slots"},
+    {SCHEDULE_1F1B, 3, SLOTS, 0, 0, 0, 0, "stage 3", "alive in 0 slots"},
+    {SCHEDULE_ZB_H1, 2, DROP, PIPE_WEIGHT, 5, 0, 0, "stage 2",
+     "weight of micro-batch 5 is missing"},
+    {SCHEDULE_ZB_H1, 2, DROP, PIPE_WEIGHT, 3, 0, 0, "stage 2",
+     "(weight of micro-batch 4): micro-batch 3 must come first"},
+    {SCHEDULE_ZB_H1, 2, DROP, PIPE_BACKWARD, 5, 0, 0, "stage 2",
+     "(send_backward of micro-batch 5): needs backward first"},
+    {SCHEDULE_ZB_H1, 0, TWICE, PIPE_WEIGHT, 3, 0, 0, "stage 0",
+     "(weight of micro-batch 3): was done before"},
+    {SCHEDULE_ZB_H1, 1, BEFORE, PIPE_WEIGHT, 0, PIPE_BACKWARD, 0, "stage 1",
+     "(weight of micro-batch 0): needs backward first"},
+    {SCHEDULE_ZB_H1, 3, BEFORE, PIPE_WEIGHT, 5, PIPE_WEIGHT, 4, "stage 3",
+     "(weight of micro-batch 5): micro-batch 4 must come first"},
+    {SCHEDULE_ZB_H1, 3, BEFORE, PIPE_FORWARD, 4, PIPE_RECV_FORWARD, 4, "stage 3",
+     "(forward of micro-batch 4): needs recv_forward first"},
+    {SCHEDULE_ZB_H1, 0, BEFORE, PIPE_FORWARD, 4, PIPE_WEIGHT, 0, "stage 0",
+     "(forward of micro-batch 4): 5 micro-batches alive in 4 slots"},
+    {SCHEDULE_ZB_H1, 2, BEFORE, PIPE_BACKWARD, 3, PIPE_WEIGHT, 0, "stage 2",
+     "(backward of micro-batch 3): needs recv_backward first"},
+    {SCHEDULE_ZB_H1, 3, BEFORE, PIPE_BACKWARD, 4, PIPE_SEND_BACKWARD, 3, "stage 3",
+     "(backward of micro-batch 4): needs forward first"},
+    {SCHEDULE_ZB_H1, 2, SLOTS, 0, 0, 0, 0, "stage 2", "alive in 3 slots"},
+    {SCHEDULE_ZB_H1, 2, WAITING, 0, 0, 0, 0, "stage 2",
+     "(backward of micro-batch 2): 3 micro-batches wait for weight, memory is for "
+     "2"},
+    {SCHEDULE_1F1B, 2, KIND, PIPE_BACKWARD, 3, PIPE_WEIGHT, 3, "stage 2",
+     "(weight of micro-batch 3): this stage has no such operation"},
+    {SCHEDULE_1F1B, 3, KIND, PIPE_BACKWARD, 0, PIPE_RECV_BACKWARD, 0, "stage 3",
+     "(recv_backward of micro-batch 0): this stage has no such operation"},
+    {SCHEDULE_FORWARD, 0, KIND, PIPE_SEND_FORWARD, 3, PIPE_BACKWARD, 0, "stage 0",
+     "(backward of micro-batch 0): this stage has no such operation"},
+    {SCHEDULE_GPIPE, 1, KIND, PIPE_SEND_FORWARD, 3, 77, 0, "stage 1",
+     "no such kind: 77"},
+    {SCHEDULE_GPIPE, 1, KIND, PIPE_RECV_FORWARD, 3, PIPE_RECV_FORWARD, 6, "stage 1",
+     "there are 6 micro-batches"},
+};
+
 static void each_fault_is_refused_by_name(void **state)
 {
     (void)state;
-    static const struct {
-        enum schedule_kind kind;
-        int stage; /* of 4, with 6 micro-batches */
-        enum change change;
-        enum pipe_op_kind op;
-        int micro_batch;
-        enum pipe_op_kind other; /* BEFORE: moved in front of this; KIND: becomes it */
-        int other_micro_batch;
-        const char *stage_named, *named;
-    } rows[] = {
-        {SCHEDULE_1F1B, 1, DROP, PIPE_FORWARD, 5, 0, 0, "stage 1",
-         "send_forward of micro-batch 5): needs forward first"},
-        {SCHEDULE_GPIPE, 1, DROP, PIPE_FORWARD, 2, 0, 0, "stage 1",
-         "send_forward of micro-batch 2): needs forward first"},
-        {SCHEDULE_1F1B, 0, DROP, PIPE_SEND_FORWARD, 5, 0, 0, "stage 0",
-         "send_forward of micro-batch 5 is missing"},
-        {SCHEDULE_GPIPE, 3, DROP, PIPE_BACKWARD, 5, 0, 0, "stage 3",
-         "(send_backward of micro-batch 5): needs backward first"},
-        {SCHEDULE_1F1B, 2, DROP, PIPE_RECV_BACKWARD, 3, 0, 0, "stage 2",
-         "(backward of micro-batch 3): needs recv_backward first"},
-        {SCHEDULE_FORWARD, 2, DROP, PIPE_RECV_FORWARD, 4, 0, 0, "stage 2",
-         "(forward of micro-batch 4): needs recv_forward first"},
-        {SCHEDULE_1F1B, 1, TWICE, PIPE_BACKWARD, 2, 0, 0, "stage 1",
-         "(backward of micro-batch 2): was done before"},
-        {SCHEDULE_GPIPE, 0, TWICE, PIPE_SEND_FORWARD, 0, 0, 0, "stage 0",
-         "(send_forward of micro-batch 0): was done before"},
-        {SCHEDULE_GPIPE, 3, BEFORE, PIPE_BACKWARD, 2, PIPE_BACKWARD, 1, "stage 3",
-         "(backward of micro-batch 2): micro-batch 1 must come first"},
-        {SCHEDULE_1F1B, 1, BEFORE, PIPE_SEND_BACKWARD, 2, PIPE_BACKWARD, 2, "stage 1",
-         "(send_backward of micro-batch 2): needs backward first"},
-        {SCHEDULE_1F1B, 3, BEFORE, PIPE_BACKWARD, 2, PIPE_FORWARD, 2, "stage 3",
-         "(backward of micro-batch 2): needs forward first"},
-        {SCHEDULE_1F1B, 1, BEFORE, PIPE_FORWARD, 3, PIPE_RECV_FORWARD, 3, "stage 1",
-         "(forward of micro-batch 3): needs recv_forward first"},
-        {SCHEDULE_GPIPE, 0, BEFORE, PIPE_FORWARD, 2, PIPE_SEND_FORWARD, 0, "stage 0",
-         "(forward of micro-batch 2): micro-batch 1 must come first"},
-        {SCHEDULE_1F1B, 0, SLOTS, 0, 0, 0, 0, "stage 0",
-         "(forward of micro-batch 3): 4 micro-batches alive in 3 slots"},
-        {SCHEDULE_GPIPE, 2, SLOTS, 0, 0, 0, 0, "stage 2",
-         "(recv_forward of micro-batch 5): 6 micro-batches alive in 5 slots"},
-        {SCHEDULE_1F1B, 3, SLOTS, 0, 0, 0, 0, "stage 3", "alive in 0 slots"},
-        {SCHEDULE_ZB_H1, 2, DROP, PIPE_WEIGHT, 5, 0, 0, "stage 2",
-         "weight of micro-batch 5 is missing"},
-        {SCHEDULE_ZB_H1, 2, DROP, PIPE_WEIGHT, 3, 0, 0, "stage 2",
-         "(weight of micro-batch 4): micro-batch 3 must come first"},
-        {SCHEDULE_ZB_H1, 2, DROP, PIPE_BACKWARD, 5, 0, 0, "stage 2",
-         "(send_backward of micro-batch 5): needs backward first"},
-        {SCHEDULE_ZB_H1, 0, TWICE, PIPE_WEIGHT, 3, 0, 0, "stage 0",
-         "(weight of micro-batch 3): was done before"},
-        {SCHEDULE_ZB_H1, 1, BEFORE, PIPE_WEIGHT, 0, PIPE_BACKWARD, 0, "stage 1",
-         "(weight of micro-batch 0): needs backward first"},
-        {SCHEDULE_ZB_H1, 3, BEFORE, PIPE_WEIGHT, 5, PIPE_WEIGHT, 4, "stage 3",
-         "(weight of micro-batch 5): micro-batch 4 must come first"},
-        {SCHEDULE_ZB_H1, 3, BEFORE, PIPE_FORWARD, 4, PIPE_RECV_FORWARD, 4, "stage 3",
-         "(forward of micro-batch 4): needs recv_forward first"},
-        {SCHEDULE_ZB_H1, 0, BEFORE, PIPE_FORWARD, 4, PIPE_WEIGHT, 0, "stage 0",
-         "(forward of micro-batch 4): 5 micro-batches alive in 4 slots"},
-        {SCHEDULE_ZB_H1, 2, BEFORE, PIPE_BACKWARD, 3, PIPE_WEIGHT, 0, "stage 2",
-         "(backward of micro-batch 3): needs recv_backward first"},
-        {SCHEDULE_ZB_H1, 3, BEFORE, PIPE_BACKWARD, 4, PIPE_SEND_BACKWARD, 3, "stage 3",
-         "(backward of micro-batch 4): needs forward first"},
-        {SCHEDULE_ZB_H1, 2, SLOTS, 0, 0, 0, 0, "stage 2", "alive in 3 slots"},
-        {SCHEDULE_ZB_H1, 2, WAITING, 0, 0, 0, 0, "stage 2",
-         "(backward of micro-batch 2): 3 micro-batches wait for weight, memory is for "
-         "2"},
-        {SCHEDULE_1F1B, 2, KIND, PIPE_BACKWARD, 3, PIPE_WEIGHT, 3, "stage 2",
-         "(weight of micro-batch 3): this stage has no such operation"},
-        {SCHEDULE_1F1B, 3, KIND, PIPE_BACKWARD, 0, PIPE_RECV_BACKWARD, 0, "stage 3",
-         "(recv_backward of micro-batch 0): this stage has no such operation"},
-        {SCHEDULE_FORWARD, 0, KIND, PIPE_SEND_FORWARD, 3, PIPE_BACKWARD, 0, "stage 0",
-         "(backward of micro-batch 0): this stage has no such operation"},
-        {SCHEDULE_GPIPE, 1, KIND, PIPE_SEND_FORWARD, 3, 77, 0, "stage 1",
-         "no such kind: 77"},
-        {SCHEDULE_GPIPE, 1, KIND, PIPE_RECV_FORWARD, 3, PIPE_RECV_FORWARD, 6, "stage 1",
-         "there are 6 micro-batches"},
-    };
-    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+    for (size_t i = 0; i < sizeof faults / sizeof *faults; i++) {
         struct err err = {0};
         struct schedule s;
-        int stage = rows[i].stage;
-        assert_int_equal(make(&s, rows[i].kind, 4, 6, &err), 0);
-        int at = rows[i].change == SLOTS || rows[i].change == WAITING
+        int stage = faults[i].stage;
+        assert_int_equal(make(&s, faults[i].kind, 4, 6, &err), 0);
+        int at = faults[i].change == SLOTS || faults[i].change == WAITING
                      ? 0
-                     : find(&s, stage, rows[i].op, rows[i].micro_batch);
-        switch (rows[i].change) {
+                     : find(&s, stage, faults[i].op, faults[i].micro_batch);
+        switch (faults[i].change) {
         case DROP:
             drop(&s, stage, at);
             break;
@@ -306,7 +307,7 @@ static void each_fault_is_refused_by_name(void **state)
             break;
         case BEFORE:
             move(&s, stage, at,
-                 find(&s, stage, rows[i].other, rows[i].other_micro_batch));
+                 find(&s, stage, faults[i].other, faults[i].other_micro_batch));
             break;
         case SLOTS:
             s.slots[stage]--;
@@ -316,12 +317,13 @@ static void each_fault_is_refused_by_name(void **state)
             break;
         case KIND:
             s.op[stage][at] =
-                (struct pipe_op){rows[i].other, stage, rows[i].other_micro_batch};
+                (struct pipe_op){faults[i].other, stage, faults[i].other_micro_batch};
             break;
         }
         assert_int_equal(schedule_check(&s, &err), -1);
-        if (!strstr(err.text, rows[i].named) || !strstr(err.text, rows[i].stage_named))
-            fail_msg("row %zu: expected \"%s\", got \"%s\"", i, rows[i].named,
+        if (!strstr(err.text, faults[i].named) ||
+            !strstr(err.text, faults[i].stage_named))
+            fail_msg("row %zu: expected \"%s\", got \"%s\"", i, faults[i].named,
                      err.text);
         schedule_fini(&s);
     }

@@ -112,7 +112,7 @@ static void zb_v_keeps_its_promises(void **state)
         }
     printf("# %d tables proven; bubble of zb-v: %.2f p units of a chunk\n", tables,
            worst);
-    assert_true(worst <= 2);
+    assert_true(worst < 1.34); /* as mpi/schedule.h says */
 }
 
 /* Forwards alone go through any placement. */
